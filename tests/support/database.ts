@@ -1,0 +1,151 @@
+import { spawn } from 'node:child_process'
+import { createHash, randomBytes } from 'node:crypto'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { chmod, mkdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import pg from 'pg'
+import { pino } from 'pino'
+import { type ConnectionOptions, type Database, openDatabase } from '../../src/store/database.ts'
+import { migrate } from '../../src/store/migrate.ts'
+import { until } from './until.ts'
+
+/** Both kinds of Postgres that the product runs on; tests of the store run on each (or on those that scripts/test.ts found). */
+export const ENGINES = (['embedded', 'server'] as const).filter(
+  (engine) => process.env.TEST_ENGINES === undefined || process.env.TEST_ENGINES.split(',').includes(engine),
+)
+export type Engine = (typeof ENGINES)[number]
+
+export interface TestDatabase {
+  connection: ConnectionOptions
+  database: Database
+  /** Closes `database` and drops it, whoever else is connected. */
+  drop(): Promise<void>
+}
+
+const MIGRATIONS = join(import.meta.dir, '../../db/migrations')
+const TEMPLATE_LOCK = 7_431_001
+const log = pino({ level: 'warn' })
+
+/** A fresh, migrated database on `engine`; throws when that engine cannot be had. */
+export async function testDatabase(engine: Engine, { poolSize = 10 } = {}): Promise<TestDatabase> {
+  const admin = await adminUrl(engine)
+  const template = await templateOf(engine, admin)
+  const name = `longshore_test_${process.pid}_${randomBytes(5).toString('hex')}`
+  await asAdmin(engine, admin, (client) => client.query(`create database ${name} template ${template}`))
+  const connection = { url: inDatabase(admin, name) }
+  const database = openDatabase({ connection, poolSize, log, applicationName: 'longshore-test' })
+  return {
+    connection,
+    database,
+    async drop() {
+      await database.close()
+      await asAdmin(engine, admin, (client) => client.query(`drop database if exists ${name} with (force)`))
+    },
+  }
+}
+
+/** The superuser's URL of `engine`, database `postgres`. */
+export function adminUrl(engine: Engine): Promise<string> {
+  if (engine === 'embedded') return embeddedUrl()
+  return Promise.resolve(process.env.TEST_SERVER_URL ?? 'postgres://postgres@127.0.0.1:5432/postgres')
+}
+
+/** `url` with another database. */
+export function inDatabase(url: string, name: string): string {
+  return url.replace(/^([a-z]+:\/\/[^/]*\/)[^?]*/, `$1${name}`)
+}
+
+async function asAdmin<T>(engine: Engine, url: string, run: (client: pg.Client) => Promise<T>): Promise<T> {
+  const client = new pg.Client({ connectionString: url })
+  client.on('error', () => {})
+  await client.connect().catch((cause: unknown) => {
+    throw new Error(`The engine "${engine}" does not answer at ${url.replace(/:[^:@/]*@/, ':***@')}`, { cause })
+  })
+  try {
+    return await run(client)
+  } finally {
+    await client.end()
+  }
+}
+
+const templates = new Map<Engine, Promise<string>>()
+
+function templateOf(engine: Engine, admin: string): Promise<string> {
+  let template = templates.get(engine)
+  if (!template) {
+    template = makeTemplate(engine, admin)
+    templates.set(engine, template)
+  }
+  return template
+}
+
+/** Migrates a template once for all processes; its name holds a digest of the migrations, so that a change is seen. */
+async function makeTemplate(engine: Engine, admin: string): Promise<string> {
+  const digest = createHash('sha256')
+  for (const file of readdirSync(MIGRATIONS).sort()) digest.update(readFileSync(join(MIGRATIONS, file)))
+  const template = `longshore_template_${digest.digest('hex').slice(0, 16)}`
+  await asAdmin(engine, admin, async (client) => {
+    await client.query('select pg_advisory_lock($1)', [TEMPLATE_LOCK])
+    const exists = await client.query('select from pg_database where datname = $1 and datistemplate', [template])
+    if (exists.rowCount) return
+    await dropLeftovers(client)
+    await client.query(`create database ${template}`)
+    const database = openDatabase({ connection: { url: inDatabase(admin, template) }, poolSize: 2, log })
+    await migrate(database, log).finally(() => database.close())
+    await client.query(`alter database ${template} with allow_connections false is_template true`)
+  })
+  return template
+}
+
+/** Templates of other migrations, half-made ones, and databases of test processes that were killed. */
+async function dropLeftovers(client: pg.Client): Promise<void> {
+  const { rows } = await client.query<{ datname: string }>(
+    `select datname from pg_database where datname ~ '^longshore_(test|template)_'`,
+  )
+  for (const { datname } of rows) {
+    const pid = /^longshore_test_(\d+)_/.exec(datname)?.[1]
+    if (pid && isAlive(Number(pid))) continue
+    await client.query(`alter database ${datname} with is_template false`)
+    await client.query(`drop database if exists ${datname} with (force)`)
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0)
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM'
+  }
+}
+
+let starting: Promise<string> | undefined
+
+/**
+ * An embedded cluster for this process, started when first needed and shared by its test files. It runs under a keeper
+ * process that stops and removes it as soon as this process is gone, however that ends.
+ */
+function embeddedUrl(): Promise<string> {
+  if (process.env.TEST_EMBEDDED_URL) return Promise.resolve(process.env.TEST_EMBEDDED_URL)
+  starting ??= startKeeper()
+  return starting
+}
+
+async function startKeeper(): Promise<string> {
+  const folder = `/var/tmp/longshore-test-${process.pid}`
+  const read = (name: string) => readFile(join(folder, name), 'utf8').catch(() => undefined)
+  if (!existsSync(folder)) {
+    await mkdir(folder)
+    await chmod(folder, 0o755)
+    // Through a shell that ends at once: `bun test --isolate` kills the child processes of a file at its end.
+    const keeper = [process.execPath, join(import.meta.dir, 'embedded-keeper.ts'), folder, String(process.pid)]
+    spawn('sh', ['-c', '"$@" </dev/null >/dev/null 2>&1 &', 'sh', ...keeper], { stdio: 'ignore', detached: true })
+  }
+  return until(
+    async () => {
+      const failure = await read('failure')
+      if (failure) throw new Error(`The engine "embedded" does not start: ${failure}`)
+      return await read('url')
+    },
+    { timeoutMs: 60_000, what: `the embedded Postgres in ${folder}` },
+  )
+}

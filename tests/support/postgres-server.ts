@@ -1,0 +1,79 @@
+import { execFile } from 'node:child_process'
+import { existsSync, readdirSync } from 'node:fs'
+import { chown, mkdir, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { type NodeFolder, signalProcessesIn } from './node-process.ts'
+
+const run = promisify(execFile)
+const DEBIAN = '/usr/lib/postgresql'
+
+/** The programs of the newest Postgres that Debian's packages have installed; undefined when there is none. */
+export function serverPrograms(): string | undefined {
+  if (!existsSync(DEBIAN)) return undefined
+  const [newest] = readdirSync(DEBIAN).sort((a, b) => Number(b) - Number(a))
+  const bin = newest === undefined ? undefined : join(DEBIAN, newest, 'bin')
+  return bin && existsSync(join(bin, 'initdb')) ? bin : undefined
+}
+
+/** A Postgres server that a test may harm. */
+export interface PostgresServer {
+  /** Database `postgres`, as its superuser. */
+  readonly url: string
+  start(): Promise<void>
+  /** As a crash: no goodbye, nothing written. */
+  stopAtOnce(): Promise<void>
+  /** Stops and continues every process of the server; connections stay open and silent. */
+  freeze(): void
+  thaw(): void
+}
+
+/** Makes and starts a server in `folder` on a free port of loopback; it ends with the folder. */
+export async function startPostgresServer(folder: NodeFolder): Promise<PostgresServer> {
+  const programs = serverPrograms()
+  if (!programs) throw new Error(`There is no Postgres under ${DEBIAN}: install the package postgresql`)
+  const home = join(folder.path, 'server')
+  const data = join(home, 'data')
+  const user = process.getuid?.() === 0 ? await databaseUser() : undefined
+  await mkdir(home, { mode: 0o755 })
+  if (user) await chown(home, user.uid, user.gid)
+  // The folder as working directory: whatever runs there ends with it.
+  const call = (program: string, args: string[]) => run(join(programs, program), args, { cwd: home, ...user })
+  await call('initdb', ['-D', data, '-U', 'postgres', '--auth', 'trust', '-E', 'UTF8', '--locale', 'C'])
+  const port = await freePort()
+  const settings = [
+    `listen_addresses = '127.0.0.1'`,
+    `port = ${port}`,
+    `unix_socket_directories = ''`,
+    'shared_buffers = 32MB',
+  ]
+  await writeFile(join(data, 'postgresql.auto.conf'), `${settings.join('\n')}\n`)
+
+  const server: PostgresServer = {
+    url: `postgres://postgres@127.0.0.1:${port}/postgres`,
+    start: async () => void (await call('pg_ctl', ['start', '-w', '-t', '30', '-D', data, '-l', join(home, 'log')])),
+    stopAtOnce: async () => void (await call('pg_ctl', ['stop', '-w', '-m', 'immediate', '-D', data])),
+    freeze: () => void signalProcessesIn(data, 'SIGSTOP'),
+    thaw: () => void signalProcessesIn(data, 'SIGCONT'),
+  }
+  await server.start()
+  return server
+}
+
+/** initdb and postgres refuse root. */
+async function databaseUser(): Promise<{ uid: number; gid: number }> {
+  const id = async (flag: string) => Number((await run('id', [flag, 'postgres'])).stdout)
+  return { uid: await id('-u'), gid: await id('-g') }
+}
+
+/** A port that was free just now. */
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const probe = createServer().once('error', reject)
+    probe.listen(0, '127.0.0.1', () => {
+      const address = probe.address()
+      probe.close(() => resolve(typeof address === 'object' && address ? address.port : 0))
+    })
+  })
+}
