@@ -1,0 +1,101 @@
+import type { Clock } from '../runtime/clock.ts'
+import { messageOf } from '../runtime/errors.ts'
+import type { Logger } from '../runtime/log.ts'
+import { createPeriodic, type Periodic } from '../runtime/periodic.ts'
+import type { Service } from '../runtime/service.ts'
+import { type Database, databaseProblem, isConnectionLoss } from '../store/database.ts'
+import { databaseTime, lockDueSchedule, nextWake, postponeSchedule } from '../store/schedules.ts'
+import { inTransaction } from '../store/statement.ts'
+import { type FireDeps, fireDue, type Woken } from './fire.ts'
+
+export interface SchedulerDeps extends FireDeps {
+  pool: Database['pool']
+  clock: Clock
+  log: Logger
+  /** Told after each commit that made tasks. */
+  onFired(woken: Woken): void
+}
+
+export interface Scheduler extends Service {
+  readonly periodic: readonly Periodic[]
+  /** Schedules changed: looks at once. */
+  wake(): void
+}
+
+/** Behind every wake-up stands this poll. */
+const POLL_MS = 5_000
+/** Schedules that are fired at once: many are due at midnight. */
+const LANES = 3
+/** When another node holds what is due. */
+const CONTENDED_MS = 50
+const RETRY_MS = 500
+/** After which a schedule that cannot be judged is tried again. */
+const POSTPONE_MS = 30_000
+
+/**
+ * Fires schedules when they are due by Postgres's clock: the local one only wakes it. Any number of schedulers may run, on
+ * as many nodes: the schedule's row lock lets one make each fire (PROTOCOL 24).
+ */
+export function createScheduler(deps: SchedulerDeps): Scheduler {
+  const { pool, clock, log } = deps
+
+  /** False when nothing was due that nobody else had locked. */
+  async function fireNext(): Promise<boolean> {
+    let name: string | undefined
+    try {
+      const woken = await inTransaction(pool, async (tx) => {
+        const schedule = await lockDueSchedule(tx)
+        name = schedule?.name
+        return schedule && fireDue(tx, schedule, await databaseTime(tx), deps)
+      })
+      if (woken && woken.size > 0) deps.onFired(woken)
+      return woken !== undefined
+    } catch (error) {
+      if (name === undefined || databaseProblem(error) || isConnectionLoss(error)) throw error
+      log.error(
+        { event: 'schedule-failed', schedule: name, error: messageOf(error) },
+        `The schedule "${name}" cannot fire; tried again in ${POSTPONE_MS / 1_000} s`,
+      )
+      await postponeSchedule(pool, name, POSTPONE_MS, messageOf(error))
+      return true
+    }
+  }
+
+  async function lane(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted && (await fireNext())) {
+      // Until nothing is due.
+    }
+  }
+
+  const periodic = createPeriodic({
+    name: 'scheduler',
+    description: 'Fires the schedules that are due, and sleeps until the next is',
+    everyMs: POLL_MS,
+    retryMs: RETRY_MS,
+    clock,
+    async run(signal) {
+      const delayMs = await nextWake(pool)
+      if (delayMs !== 0) return pauseFor(delayMs)
+      const lanes = await Promise.allSettled(Array.from({ length: LANES }, () => lane(signal)))
+      const failed = lanes.find((result) => result.status === 'rejected')
+      if (failed) throw failed.reason
+      return pauseFor(await nextWake(pool))
+    },
+    onError: (error) =>
+      log.warn({ event: 'scheduler-failed', error: messageOf(error) }, 'Cannot look at the schedules'),
+  })
+
+  return {
+    periodic: [periodic],
+    wake: () => periodic.wake(),
+    start: async () => periodic.start(),
+    stop: () => periodic.stop(),
+  }
+}
+
+/** The pause until the next fire, which is due in `delayMs`. */
+function pauseFor(delayMs: number | undefined): number | undefined {
+  if (delayMs === undefined) return undefined
+  // A timer may fire a little early, and then nothing is due yet.
+  return delayMs === 0 ? CONTENDED_MS : Math.ceil(delayMs) + 1
+}
