@@ -1,0 +1,37 @@
+import { Type } from '@sinclair/typebox'
+import { Problem } from '../../runtime/errors.ts'
+import type { Database } from '../../store/database.ts'
+import { readSituation, readTask } from '../../store/tasks/read.ts'
+import { uuidIn } from '../page.ts'
+import { taskJson } from '../task-json.ts'
+
+/** JSON text as a response. */
+export function jsonResponse(body: string, status = 200, headers: Record<string, string> = {}): Response {
+  return new Response(body, { status, headers: { 'content-type': 'application/json', ...headers } })
+}
+
+/** The id of a path; a Problem `not-found` when it can be none. */
+export function taskId(given: string): string {
+  const id = uuidIn(given)
+  if (id === undefined) throw unknownTask(given)
+  return id
+}
+
+/** The task as it stands now, as a response; a Problem `not-found` when it is gone. */
+export async function taskResponse(
+  pool: Database['pool'],
+  id: string,
+  status = 200,
+  headers?: Record<string, string>,
+): Promise<Response> {
+  const row = await readTask(pool, id)
+  if (!row) throw unknownTask(id)
+  return jsonResponse(taskJson(row, await readSituation(pool, [row.queue])), status, headers)
+}
+
+export function unknownTask(id: string): Problem {
+  return new Problem('not-found', `There is no task "${id.slice(0, 100)}"`)
+}
+
+/** The path parameter of a task. */
+export const TASK_ID = { id: Type.String({ format: 'uuid', description: "The task's id" }) }

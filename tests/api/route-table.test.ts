@@ -1,0 +1,27 @@
+import { expect, test } from 'bun:test'
+import { routeTable } from '../../src/api/route-table.ts'
+
+const table = routeTable([
+  { method: 'GET', path: '/metrics' },
+  { method: 'GET', path: '/api/v1/tasks/' },
+  { method: 'POST', path: '/api/v1/tasks/batch' },
+  { method: 'GET', path: '/api/v1/tasks/:id' },
+  { method: 'POST', path: '/api/v1/tasks/:id/cancel' },
+])
+const routeOf = (url: string, method = 'GET') => table.routeOf(method, url).route
+
+test('a request is named by its route, a word before a parameter', () => {
+  expect(routeOf('http://h:1/metrics')).toBe('/metrics')
+  expect(routeOf('http://h/api/v1/tasks?status=dead')).toBe('/api/v1/tasks')
+  expect(routeOf('http://h/api/v1/tasks/')).toBe('/api/v1/tasks')
+  expect(routeOf('http://h/api/v1/tasks/batch')).toBe('/api/v1/tasks/batch')
+  expect(routeOf('http://h/api/v1/tasks/batch/cancel')).toBe('/api/v1/tasks/:id/cancel')
+  expect(routeOf('http://h/api/v1/tasks/019b')).toBe('/api/v1/tasks/:id')
+})
+
+test('what no route takes has one name, and so have methods that nobody uses', () => {
+  for (const path of ['', '/', '/nothing', '/api/v1/tasks/1/2/3', '/api/v1/tasks//cancel', '/:id']) {
+    expect(routeOf(`http://h${path}`)).toBe('unknown')
+  }
+  expect(table.routeOf('BREW', 'http://h/metrics')).toEqual({ route: '/metrics', method: 'OTHER' })
+})
