@@ -32,9 +32,23 @@ export const factsOf = (schema: string) => JSON.parse(read(schema, 'facts.json')
 /** Every statement that the version sent, as text with $1, $2, ... */
 export const statementsOf = (schema: string) => JSON.parse(read(schema, 'statements.json')) as string[]
 
-/** Brings the schema and the rows that were left behind into an empty database. */
+/**
+ * Brings the schema and the rows that were left behind into an empty database, as if the old version had been killed just
+ * now: else what it kept for an hour or a week would be due or pruned by the day of the test.
+ */
 export async function loadOldLedger(client: pg.ClientBase, schema: string): Promise<void> {
   await client.query(read(schema, 'data.sql'))
+  const { rows: times } = await client.query<{ table: string; changes: string }>(
+    `select format('%I.%I', table_schema, table_name) as table,
+       string_agg(format('%1$I = %1$I + $1::interval', column_name), ', ') as changes
+     from information_schema.columns join information_schema.tables using (table_schema, table_name)
+     where table_schema = 'public' and table_type = 'BASE TABLE' and data_type = 'timestamp with time zone'
+     group by 1`,
+  )
+  const { rows } = await client.query<{ since: string }>(
+    'select (now() - max(beat_at))::text as since from public.nodes',
+  )
+  for (const { table, changes } of times) await client.query(`update ${table} set ${changes}`, [rows[0]?.since])
 }
 
 /** An installation with the ledger that an old version left behind when it was killed. */
