@@ -72,7 +72,7 @@ const STOP_WITHIN_MS = 3_000
 const MAX_ERROR = 512
 
 /**
- * Exports spans by OTLP/HTTP in JSON, a batch a second. Small on purpose: the SDK's packages weigh 25 MB. Spans wait in
+ * Exports spans by OTLP/HTTP in JSON, a batch a second. Small on purpose: the SDK's packages weigh 26 MB. Spans wait in
  * memory up to a bound; what a collector does not take is tried once more, then dropped and counted, never awaited by work.
  */
 export function createTracing(deps: TracingDeps): Tracing {
