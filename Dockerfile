@@ -23,6 +23,8 @@ RUN apt-get update \
 COPY --from=build /build/dist/longshore /usr/local/bin/longshore
 # Within a container, others than the container itself reach it only so. Publish the port with care.
 ENV HOST=0.0.0.0 PORT=8080 DATA_DIR=/data HANDLERS_DIR=/handlers
+# docs/binary.md, "Memory".
+ENV BUN_JSC_forceRAMSize=4294967296
 USER 10001:10001
 WORKDIR /data
 # The embedded Postgres, the admin key. Everything else may be read-only.

@@ -7,10 +7,10 @@ const INTRO = `# The command line
 
 \`longshore\` is one binary: the server and its tools. Made from the commands' own help by \`bun scripts/write-cli-docs.ts\`.
 
-- \`task\`, \`queue\`, \`schedule\` and \`bench\` speak HTTP: to \`LONGSHORE_URL\` (or \`--url\`; by default where \`HOST\` and \`PORT\` say), with the key in
+- \`task\`, \`queue\`, \`exchange\`, \`schedule\`, \`source\`, \`files\` and \`bench\` speak HTTP: to \`LONGSHORE_URL\` (or \`--url\`; by default where \`HOST\` and \`PORT\` say), with the key in
   \`LONGSHORE_KEY\`. Without it the key in \`DATA_DIR/admin.key\` is taken, if the API is on this machine. The key is no flag: everybody on a machine can read
   the flags of its processes.
-- \`keys\`, \`migrate\`, \`doctor\` and \`db\` use the database: that of \`DATABASE_URL\`, else the embedded one in \`DATA_DIR\`. When a node runs it, they connect and
+- \`keys\`, \`migrate\`, \`export\`, \`import\`, \`secrets\`, \`doctor\` and \`db\` use the database: that of \`DATABASE_URL\`, else the embedded one in \`DATA_DIR\`. When a node runs it, they connect and
   leave it running; when it rests, they start it for the command and stop it again (\`db url\` only tells where a running one is).
 - Settings come from flags, then the environment, then \`.env\` in the working directory, then the defaults (\`.env.example\` lists them).
 - Output is for people; \`--json\` writes JSON, as the API answered it where it is the API's. Progress and remarks go to standard error. Colours appear on a

@@ -4,7 +4,7 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { VARIABLES } from '../src/config.ts'
+import { VARIABLES } from '../src/config/variables.ts'
 import { formatDuration } from '../src/runtime/duration.ts'
 import { PROBLEMS, type ProblemCode } from '../src/runtime/errors.ts'
 import { LIMITS } from '../src/task/limits.ts'
@@ -29,8 +29,9 @@ export function renderDocs(): Record<string, string> {
 
 function renderConfiguration(): string {
   const settings = Object.values(VARIABLES).map(({ name, description, allowed, shown, ...rest }) => {
+    const aliases = 'aliases' in rest ? `\n- Also read as: ${rest.aliases.map((name) => `\`${name}\``).join(', ')}` : ''
     const secret = 'secret' in rest && rest.secret ? '\n- Its value is never shown in a message.' : ''
-    return `### \`${name}\`\n\n${description}\n\n- Allowed: ${allowed}\n- Default: ${shown}${secret}`
+    return `### \`${name}\`\n\n${description}\n\n- Allowed: ${allowed}\n- Default: ${shown}${aliases}${secret}`
   })
   return page(
     'Configuration',
@@ -78,8 +79,8 @@ ${JSON.stringify(
 )}
 \`\`\`
 
-A 4xx will fail again until the request is changed. A 503 says that nothing was done, and carries \`Retry-After\`; its one exception
-is the code \`unknown\`: the commit's answer was lost. Send the same request again with the same \`idempotencyKey\`, and there
+A 4xx will fail again until the request is changed. A 503 says that nothing was done, unless its row says otherwise, and carries \`Retry-After\`. With the code
+\`unknown\` the commit's answer was lost: send the same request again with the same \`idempotencyKey\`, and there
 will be one task.
 
 ${table(

@@ -1,5 +1,5 @@
-/** Writes `.env.example` from the table of settings in src/config.ts; a test says when it was forgotten. */
-import { VARIABLES } from '../src/config.ts'
+/** Writes `.env.example` from the table of settings in src/config/variables.ts; a test says when it was forgotten. */
+import { VARIABLES } from '../src/config/variables.ts'
 
 export function renderEnvExample(): string {
   const entries = Object.values(VARIABLES).map(

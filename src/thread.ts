@@ -1,27 +1,46 @@
 /*
  * A worker thread: runs targets and holds nothing else, no ledger and no broker connection. It may hang, throw or exit;
- * the pool (src/execution/thread-pool.ts) notices and settles. Its imports are kept few: each thread pays for them.
+ * the pool (src/execution/threads/pool.ts) notices and settles. Its imports are kept few: each thread pays for them.
  */
 import { parentPort, workerData } from 'node:worker_threads'
 import { realClock } from './runtime/clock.ts'
 import { createRunTarget } from './targets/run.ts'
-import { createAttemptRunner } from './task/attempt-runner.ts'
-import { CELL, type FromThread, type HandlerCheck, type ThreadData, type ToThread } from './task/thread-messages.ts'
+import { type Answers, OpenQuestions, type Question } from './task/attempt/question.ts'
+import { createAttemptRunner } from './task/attempt/runner.ts'
+import {
+  CELL,
+  type FromThread,
+  type HandlerCheck,
+  type ThreadData,
+  type ToThread,
+} from './task/attempt/thread-messages.ts'
 
 const TURN_MS = 100
+/** The ordinal of no run. */
+const THREAD_ITSELF = 0
+
+const nothing = (): FromThread => ({ reports: [], ends: [], questions: [] })
 
 function serve(port: NonNullable<typeof parentPort>, { settings, cells: buffer }: ThreadData): void {
   const cells = new Int32Array(buffer)
-  let batch: FromThread = { reports: [], ends: [] }
+  const open = new OpenQuestions()
+  let batch = nothing()
   let flushing = false
   let turning = false
 
   function flush(): void {
     flushing = false
-    const { reports, ends } = batch
-    if (reports.length === 0 && ends.length === 0) return
-    batch = { reports: [], ends: [] }
-    port.postMessage(JSON.stringify({ reports, ends } satisfies FromThread))
+    const { reports, ends, questions } = batch
+    if (reports.length + ends.length + questions.length === 0) return
+    batch = nothing()
+    port.postMessage(JSON.stringify({ reports, ends, questions } satisfies FromThread))
+  }
+
+  function ask<Q extends Question>(ordinal: number, question: Q): Promise<Answers[Q['kind']]> {
+    const { number, answered } = open.ask<Q>()
+    batch.questions.push([ordinal, number, question])
+    flushSoon()
+    return answered
   }
 
   /** All that ends in one turn of the event loop goes in one message. */
@@ -38,8 +57,9 @@ function serve(port: NonNullable<typeof parentPort>, { settings, cells: buffer }
   }
 
   const runner = createAttemptRunner({
-    runTarget: createRunTarget(settings),
+    runTarget: createRunTarget(settings, (question) => ask(THREAD_ITSELF, question)),
     clock: realClock,
+    ask,
     onReport(reports) {
       batch.reports.push(...reports)
       flushSoon()
@@ -55,7 +75,7 @@ function serve(port: NonNullable<typeof parentPort>, { settings, cells: buffer }
   })
 
   port.on('message', (text: string) => {
-    const { runs, cancels } = JSON.parse(text) as ToThread
+    const { runs, cancels, replies } = JSON.parse(text) as ToThread
     for (const [ordinal, execution] of runs) {
       // Before the target runs: when it never gives the event loop back, the pool still knows that it was started.
       Atomics.store(cells, CELL.started, ordinal)
@@ -64,6 +84,7 @@ function serve(port: NonNullable<typeof parentPort>, { settings, cells: buffer }
         flushSoon()
       })
     }
+    for (const [number, reply] of replies) open.reply(number, reply)
     for (const ordinal of cancels) runner.cancel(ordinal)
     if (!turning) turn()
   })
@@ -73,7 +94,7 @@ function serve(port: NonNullable<typeof parentPort>, { settings, cells: buffer }
     runner.report()
     flush()
   })
-  port.postMessage(JSON.stringify({ reports: [], ends: [] } satisfies FromThread))
+  port.postMessage(JSON.stringify(nothing()))
 }
 
 /** For `longshore handlers check`: one answer, a list of files or a finding. */

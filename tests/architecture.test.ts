@@ -14,7 +14,7 @@ const BELOW_API = [...BELOW_SUBMIT, 'submit', 'dispatch', 'execution', 'topology
 const MAY_IMPORT: Record<string, readonly string[] | 'anything'> = {
   runtime: [],
   task: ['runtime'],
-  files: ['runtime'],
+  files: ['runtime', 'task'],
   store: ['runtime', 'task', 'db'],
   broker: ['runtime', 'task'],
   submit: BELOW_SUBMIT,
@@ -28,11 +28,12 @@ const MAY_IMPORT: Record<string, readonly string[] | 'anything'> = {
   dashboard: ['api'],
   targets: ['task', 'files', 'runtime'],
   db: [],
-  'config.ts': ['runtime'],
+  'config.ts': ['runtime', 'config'],
+  config: ['runtime'],
   'thread.ts': ['targets', 'task', 'runtime'],
   'app.ts': 'anything',
   app: 'anything',
-  'main.ts': ['app.ts', 'cli', 'config.ts', 'runtime'],
+  'main.ts': ['app.ts', 'app', 'cli', 'config.ts', 'runtime'],
 }
 
 /** Imports between rooms that may only be `import type`. */
@@ -41,12 +42,16 @@ const TYPES_ONLY = [['dashboard', 'api']]
 /** What a file may not reach, through whatever other files. */
 const NEVER_REACHES: Record<string, readonly string[]> = {
   'src/thread.ts': ['store', 'broker', 'db'],
+  // A process without a database, and without an API of its own.
+  'src/app/worker.ts': ['store', 'db', 'api'],
 }
 
 /** Packages (and what lies in them) that only files whose path matches may import. */
 const ONLY_IN: { module: RegExp; path: RegExp }[] = [
   { module: /^(elysia|@elysiajs\/.+)$/, path: /^src\/api\// },
-  { module: /^(kysely|pg|pg-.+)$/, path: /^(src\/store|db)\// },
+  { module: /^kysely$/, path: /^(src\/store|db)\// },
+  { module: /^(pg|pg-.+)$/, path: /^(src\/store|src\/targets\/table|db)\// },
+  { module: /^(basic-ftp|ssh2|ssh2-sftp-client)$/, path: /^src\/files\/remote\// },
   { module: /^@cloudamqp\/amqp-client$/, path: /^src\/broker\/rabbitmq/ },
   { module: /^bun(:.+)?$/, path: /^src\/runtime\/serve\.ts$/ },
 ]
@@ -297,6 +302,8 @@ describe('the architecture test', () => {
     ['imports "kysely/migration"', { 'src/api/a.ts': "import 'kysely/migration'" }],
     ['imports "pg"', { 'src/dispatch/a.ts': "const pg = await import('pg')" }],
     ['imports "@cloudamqp/amqp-client"', { 'src/broker/in-process.ts': "import '@cloudamqp/amqp-client'" }],
+    ['imports "basic-ftp"', { 'src/sources/a.ts': "await import('basic-ftp')" }],
+    ['imports "ssh2"', { 'src/files/a.ts': "import type { Client } from 'ssh2'" }],
     ['imports "bun:sqlite"', { 'src/store/a.ts': "import 'bun:sqlite'" }],
     ['uses Bun.*', { 'src/api/a.ts': 'Bun.serve({})' }],
     ['uses Bun.*', { 'src/api/a.ts': 'globalThis.Bun?.gc()' }],

@@ -22,12 +22,24 @@ describe('loadConfig', () => {
   test('needs nothing: every setting has a default', () => {
     expect(loadConfig({})).toEqual({
       databaseUrl: undefined,
+      amqpUrl: undefined,
+      amqpCaFile: undefined,
+      rabbitmqManagementUrl: undefined,
+      tableDatabaseUrl: undefined,
+      compatRoutes: true,
+      compatAuth: 'key',
+      processOrderUrl: undefined,
+      processOrderSecret: undefined,
       dataDir: resolve('data'),
       host: '127.0.0.1',
       port: 8080,
       roles: ['api', 'dispatcher', 'scheduler', 'worker'],
       workerThreads: availableParallelism(),
       adminKey: undefined,
+      secretKeys: undefined,
+      registryUrl: undefined,
+      registryCron: '* * * * *',
+      spoolLimit: 20_000_000_000,
       handlersDir: resolve('handlers'),
       logLevel: 'info',
       shutdownTimeoutMs: 25_000,
@@ -36,7 +48,8 @@ describe('loadConfig', () => {
       apiUrl: undefined,
       apiKey: undefined,
       egress: { allow: [], allowPrivate: true },
-      hostIsLoopback: true,
+      portIsGiven: false,
+      workerQueues: undefined,
     })
   })
 
@@ -66,7 +79,6 @@ describe('loadConfig', () => {
       shutdownTimeoutMs: 120_000,
       migrate: false,
       egress: { allow: ['api.example.com', '10.0.0.0/8', 'localhost'], allowPrivate: false },
-      hostIsLoopback: true,
     })
     expect(config.databaseUrl?.reveal()).toBe('postgres://me:pw@db:5432/longshore')
     expect(config.adminKey?.reveal()).toBe(KEY)
@@ -83,13 +95,17 @@ describe('loadConfig', () => {
   })
 
   test('opens private addresses to targets only while HOST is loopback and TARGET_ALLOW is not set', () => {
-    const openness = (env: Record<string, string>) => {
-      const { egress, hostIsLoopback } = loadConfig(env)
-      return [hostIsLoopback, egress.allowPrivate]
+    const openness = (env: Record<string, string>) => loadConfig(env).egress.allowPrivate
+    for (const HOST of ['127.0.0.1', '127.1.2.3', '::1', '0:0:0:0:0:0:0:1', 'localhost', 'LocalHost']) {
+      expect(openness({ HOST })).toBe(true)
     }
-    for (const HOST of ['127.0.0.1', '127.1.2.3', '::1', 'localhost']) expect(openness({ HOST })).toEqual([true, true])
-    for (const HOST of ['0.0.0.0', '::', '10.0.0.1', '127.example']) expect(openness({ HOST })).toEqual([false, false])
-    expect(openness({ TARGET_ALLOW: '' })).toEqual([true, false])
+    for (const HOST of ['0.0.0.0', '::', '10.0.0.1', '127.example']) expect(openness({ HOST })).toBe(false)
+    expect(openness({ TARGET_ALLOW: '' })).toBe(false)
+  })
+
+  test('takes COMPAT_AUTH=none only while HOST is loopback', () => {
+    expect(loadConfig({ COMPAT_AUTH: 'none' })).toMatchObject({ compatAuth: 'none' })
+    expect(messageOf({ COMPAT_AUTH: 'none', HOST: '0.0.0.0' })).toContain('only while HOST is loopback')
   })
 
   test('is frozen, its lists too', () => {
@@ -100,7 +116,7 @@ describe('loadConfig', () => {
 
   test('reports every mistake at once, with the name, what was given and what is allowed', () => {
     const mistakes = mistakesOf(
-      { PORT: '80a', WORKER_THREADS: '0', LOG_LEVEL: 'loud', LONGSHORE_PORT: '1', AMQP_URL: 'amqp://x' },
+      { PORT: '80a', WORKER_THREADS: '0', LOG_LEVEL: 'loud', LONGSHORE_PORT: '1', AMQP_URL: 'http://x' },
       'MIGRATE=maybe\nwhat is this\n',
     )
     expect(mistakes.map(({ name }) => name).sort()).toEqual(
@@ -114,6 +130,7 @@ describe('loadConfig', () => {
 
   test.each([
     ['DATABASE_URL', ['mysql://db/x', 'db:5432', 'postgres']],
+    ['AMQP_URL', ['http://x', 'rabbit:5672', 'amqp://h1/a,amqp://h2/b', 'amqp://h1,amqp://h2/b', 'amqp://h1/%zz']],
     ['HOST', ['http://localhost', 'localhost:80', 'a b', '-x']],
     ['PORT', ['-1', '65536', '1.5', '0x50', '1e3']],
     ['LONGSHORE_ROLES', [',', 'api,boss', 'API']],
@@ -129,6 +146,11 @@ describe('loadConfig', () => {
     }
   })
 
+  test('takes several URLs of one vhost, however it is written', () => {
+    const text = 'amqp://h1, amqps://me:hunter2@h2/%2F'
+    expect(loadConfig({ AMQP_URL: text }).amqpUrl?.reveal()).toBe(text)
+  })
+
   test('never shows a secret, in a message or when the config is printed', () => {
     expect(messageOf({ DATABASE_URL: 'mysql://me:hunter2@db/x' })).not.toContain('hunter2')
     expect(messageOf({ LONGSHORE_ADMIN_KEY: 'hunter2' })).not.toContain('hunter2')
@@ -141,15 +163,26 @@ describe('loadConfig', () => {
     expect(messageOf({ LONGSHORE_FLUX_CAPACITOR: '1' })).toBe('LONGSHORE_FLUX_CAPACITOR is unknown')
   })
 
-  test('refuses the settings of later versions instead of ignoring them', () => {
-    for (const name of [
-      'AMQP_URL',
-      'RABBITMQ_MANAGEMENT_URL',
-      'LONGSHORE_SECRET_KEY',
-      'FTP_REGISTRY_URL',
-      'COMPAT_AUTH',
-    ]) {
-      expect(messageOf({ [name]: 'x' })).toBe(`${name} is not supported by this version yet`)
+  test('takes several secret keys, and shows none of them when one is wrong', () => {
+    const keys = ['a'.repeat(64), Buffer.alloc(32, 7).toString('base64')]
+    expect(loadConfig({ LONGSHORE_SECRET_KEY: keys.join(', ') }).secretKeys?.reveal()).toBe(keys.join(', '))
+    const message = messageOf({ LONGSHORE_SECRET_KEY: `${keys[0]},hunter2` })
+    expect(message).toContain('LONGSHORE_SECRET_KEY must be one or more keys of 32 bytes')
+    expect(message).not.toContain('hunter2')
+  })
+
+  test('reads where the registry of FTP connections is, under its old name, too', () => {
+    const config = loadConfig({ DJANGO_HOST: 'http://me:hunter2@django:8000' })
+    expect(config.registryUrl?.reveal()).toBe('http://me:hunter2@django:8000')
+    expect(config.registryCron).toBe('* * * * *')
+    expect(messageOf({ FTP_REGISTRY_URL: 'django' })).toContain('FTP_REGISTRY_URL must be an http or https URL')
+    expect(messageOf({ FTP_REGISTRY_CRON: 'often' })).toContain('FTP_REGISTRY_CRON must be a cron expression')
+  })
+
+  test('reads how large the spool may be', () => {
+    expect(loadConfig({ SPOOL_LIMIT: '500MB' }).spoolLimit).toBe(500_000_000)
+    for (const wrong of ['0GB', '1.5GB', '20', '20gb', '9999999GB']) {
+      expect(messageOf({ SPOOL_LIMIT: wrong })).toContain('SPOOL_LIMIT must be a size such as 500MB or 20GB')
     }
   })
 

@@ -58,6 +58,12 @@ export async function within<T, L>(clock: Clock, ms: number, work: Promise<T>, l
   }
 }
 
+/** False when `work` takes longer than `ms`; it goes on. Rejects as it does. */
+export function endsWithin(clock: Clock, ms: number, work: Promise<unknown>): Promise<boolean> {
+  const ended = work.then(() => true)
+  return within(clock, ms, ended, false)
+}
+
 /** Resolves after `delayMs`, or at once when `signal` aborts. */
 export function pause(clock: Clock, delayMs: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve) => {

@@ -13,7 +13,6 @@ export interface Logger {
   warn: LogCall
   info: LogCall
   debug: LogCall
-  trace: LogCall
 }
 
 /** A value that no log line, message or response may show. */

@@ -1,5 +1,6 @@
 import { type Clock, pause } from './clock.ts'
 import { messageOf } from './errors.ts'
+import type { Service } from './service.ts'
 
 export interface PeriodicOptions {
   /** Unique on a node. */
@@ -104,4 +105,19 @@ export function createPeriodic(options: PeriodicOptions): Periodic {
       await working
     },
   }
+}
+
+/** A service that does this alone. */
+export function serviceOf(periodic: Periodic): Required<Service> {
+  return { periodic: [periodic], start: async () => periodic.start(), stop: () => periodic.stop() }
+}
+
+/** When what is due is in other hands. */
+const CONTENDED_MS = 50
+
+/** The pause of a run until what is due in `delayMs`; undefined: nothing is, and it takes its usual one. */
+export function pauseUntilDue(delayMs: number | undefined): number | undefined {
+  if (delayMs === undefined) return undefined
+  // A timer may fire a little early, and then nothing is due yet.
+  return delayMs === 0 ? CONTENDED_MS : Math.ceil(delayMs) + 1
 }

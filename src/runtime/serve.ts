@@ -1,4 +1,4 @@
-import { realClock, within } from './clock.ts'
+import { endsWithin, realClock } from './clock.ts'
 import type { Logger } from './log.ts'
 
 export interface ServeOptions {
@@ -59,6 +59,10 @@ function serveOnBun({ fetch, host, port, log }: ServeOptions): HttpServer {
     // Silence is no reason to cut: streams have heartbeats and handlers have deadlines of their own.
     idleTimeout: 0,
     maxRequestBodySize: MAX_BODY_BYTES,
+    // In development Bun prints what a body failed with, between the lines of the log.
+    development: false,
+    // Out of development a port that is taken would be shared.
+    reusePort: false,
     async fetch(request, bun) {
       const response = await fetch(request, bun.requestIP(request)?.address)
       // The least time-out there is: an errored stream alone leaves the connection open until its client reads.
@@ -72,7 +76,7 @@ function serveOnBun({ fetch, host, port, log }: ServeOptions): HttpServer {
     url: urlOf(host, bound),
     port: bound,
     async stop(deadlineMs) {
-      if (await endsWithin(deadlineMs, server.stop(false))) return
+      if (await endsWithin(realClock, deadlineMs, server.stop(false))) return
       await server.stop(true)
     },
   }
@@ -90,7 +94,7 @@ function serveOnDeno({ fetch, host, port, log }: ServeOptions): HttpServer {
     url: urlOf(host, server.addr.port),
     port: server.addr.port,
     async stop(deadlineMs) {
-      if (await endsWithin(deadlineMs, server.shutdown())) return
+      if (await endsWithin(realClock, deadlineMs, server.shutdown())) return
       cut.abort()
       await server.finished
     },
@@ -100,11 +104,6 @@ function serveOnDeno({ fetch, host, port, log }: ServeOptions): HttpServer {
 function failure(log: Logger, error: unknown): Response {
   log.error({ event: 'request-failed', err: error }, 'A request failed outside its handler')
   return new Response(null, { status: 500 })
-}
-
-function endsWithin(ms: number, end: Promise<void>): Promise<boolean> {
-  const ended = end.then(() => true)
-  return within(realClock, ms, ended, false)
 }
 
 function urlOf(host: string, port: number): string {

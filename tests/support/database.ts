@@ -3,10 +3,11 @@ import { createHash, randomBytes } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { chmod, mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import pg from 'pg'
+import type pg from 'pg'
 import { pino } from 'pino'
-import { type ConnectionOptions, type Database, openDatabase } from '../../src/store/database.ts'
-import { migrate } from '../../src/store/migrate.ts'
+import { type ConnectionOptions, type Database, openDatabase } from '../../src/store/database/database.ts'
+import { migrate } from '../../src/store/database/migrate.ts'
+import { PatientPool } from '../../src/store/database/patient-pool.ts'
 import { until } from './until.ts'
 
 /** Both kinds of Postgres that the product runs on; tests of the store run on each (or on those that scripts/test.ts found). */
@@ -55,16 +56,18 @@ export function inDatabase(url: string, name: string): string {
   return url.replace(/^([a-z]+:\/\/[^/]*\/)[^?]*/, `$1${name}`)
 }
 
-async function asAdmin<T>(engine: Engine, url: string, run: (client: pg.Client) => Promise<T>): Promise<T> {
-  const client = new pg.Client({ connectionString: url })
-  client.on('error', () => {})
-  await client.connect().catch((cause: unknown) => {
-    throw new Error(`The engine "${engine}" does not answer at ${url.replace(/:[^:@/]*@/, ':***@')}`, { cause })
-  })
+/** Waits for a connection: the nodes of other tests may have them all. */
+async function asAdmin<T>(engine: Engine, url: string, run: (client: pg.ClientBase) => Promise<T>): Promise<T> {
+  const pool = new PatientPool({ connectionString: url, max: 1, connectionTimeoutMillis: 20_000 })
+  pool.on('error', () => {})
   try {
-    return await run(client)
+    const client = await pool.connect().catch((cause: unknown) => {
+      throw new Error(`The engine "${engine}" does not answer at ${url.replace(/:[^:@/]*@/, ':***@')}`, { cause })
+    })
+    client.on('error', () => {})
+    return await run(client).finally(() => client.release())
   } finally {
-    await client.end()
+    await pool.end()
   }
 }
 
@@ -97,10 +100,15 @@ async function makeTemplate(engine: Engine, admin: string): Promise<string> {
   return template
 }
 
-/** Templates of other migrations, half-made ones, and databases of test processes that were killed. */
-async function dropLeftovers(client: pg.Client): Promise<void> {
+/**
+ * Templates of other migrations that are a day old (another checkout may use a younger one), half-made ones, and databases of
+ * test processes that were killed.
+ */
+async function dropLeftovers(client: pg.ClientBase): Promise<void> {
   const { rows } = await client.query<{ datname: string }>(
-    `select datname from pg_database where datname ~ '^longshore_(test|template)_'`,
+    `select datname from pg_database
+     where datname ~ '^longshore_test_' or datname ~ '^longshore_template_' and (not datistemplate
+       or (pg_stat_file('base/' || oid || '/PG_VERSION')).modification < now() - interval '1 day')`,
   )
   for (const { datname } of rows) {
     const pid = /^longshore_test_(\d+)_/.exec(datname)?.[1]

@@ -26,7 +26,9 @@ export interface NodeOptions {
   env?: Record<string, string>
   /** Told that the node has ended, before anything else about it. */
   onExit?(): void
-  /** The program and its arguments before `start`; by default this Bun and src/main.ts. */
+  /** What it is run as; `start` by default. */
+  run?: 'start' | 'worker'
+  /** The program and its arguments before that; by default this Bun and src/main.ts. */
   command?: readonly string[]
 }
 
@@ -136,12 +138,12 @@ function workingDirectory(pid: string): string {
 /** Starts `longshore start` in `folder` and does not wait for it. */
 export function spawnNode(
   folder: Pick<NodeFolder, 'path'>,
-  { env = {}, onExit, command = [process.execPath, MAIN] }: NodeOptions = {},
+  { env = {}, onExit, run = 'start', command = [process.execPath, MAIN] }: NodeOptions = {},
 ): NodeProcess {
   const dataDir = env.DATA_DIR ?? join(folder.path, 'data')
   const handlersDir = env.HANDLERS_DIR ?? join(folder.path, 'handlers')
   const [program = '', ...args] = command
-  const child = spawn(program, [...args, 'start'], {
+  const child = spawn(program, [...args, run], {
     cwd: folder.path,
     env: {
       PATH: process.env.PATH,

@@ -3,21 +3,23 @@ import { v7 as uuidv7 } from 'uuid'
 import type { Broker } from '../../src/broker/broker.ts'
 import { createInProcessBroker } from '../../src/broker/in-process.ts'
 import { createDispatcher, type Dispatcher, type DispatcherDeps } from '../../src/dispatch/dispatcher.ts'
+import { createFusedHandOver, type FusedHandOverDeps } from '../../src/dispatch/fused-hand-over.ts'
+import { fusedIntake } from '../../src/execution/intake.ts'
 import { createSettler, type Settler } from '../../src/execution/settler.ts'
 import { startWorker, type Worker, type WorkerOrder } from '../../src/execution/worker.ts'
 import { ManualClock, realClock } from '../../src/runtime/clock.ts'
+import { isRefusedRow } from '../../src/store/database/statement.ts'
 import { createStoreLedger } from '../../src/store/ledger.ts'
 import { joinNode } from '../../src/store/nodes.ts'
-import { putQueue } from '../../src/store/queues.ts'
-import { isRefusedRow } from '../../src/store/statement.ts'
-import { claimDueTasks, claimedTasks, nextDue } from '../../src/store/tasks/claim.ts'
-import { insertTasks } from '../../src/store/tasks/insert.ts'
+import { claimDueTasks, claimedTasks, nextDue } from '../../src/store/tasks/claim/claim.ts'
+import { insertTasks } from '../../src/store/tasks/insert/insert.ts'
+import { putQueue } from '../../src/store/topology/queues.ts'
 import type { Execution, Executor } from '../../src/task/executor.ts'
 import type { Ledger, Settled, Settlement } from '../../src/task/ledger.ts'
 import type { Outcome } from '../../src/task/outcome.ts'
-import { DEFAULT_RETENTION } from '../../src/task/queue.ts'
 import { DEFAULT_RETRY_POLICY, type RetryPolicy } from '../../src/task/retry-policy.ts'
 import { attemptOf, type ClaimedTask, type NewTask } from '../../src/task/task.ts'
+import { DEFAULT_RETENTION } from '../../src/task/topology/queue.ts'
 import { type TestDatabase, testDatabase } from './database.ts'
 
 /** Says nothing: what a test expects to be logged is no news. */
@@ -99,6 +101,12 @@ export const consumer = (order: Partial<WorkerOrder> = {}): WorkerOrder => ({
   ...order,
 })
 
+/** What a worker without a rate limit needs. */
+export const unlimited = {
+  takeTokens: async (_: string, count: number) => ({ granted: count, retryAfterMs: 0 }),
+  onTokensFailed() {},
+}
+
 /** An executor whose targets return when the test says so. */
 export interface HeldExecutor extends Executor {
   readonly executions: Execution[]
@@ -167,6 +175,13 @@ export function heldSettler(): HeldSettler {
   return settler
 }
 
+export type FusedDispatcherDeps = Omit<DispatcherDeps, 'handOver'> & FusedHandOverDeps
+
+/** A dispatcher that hands claimed tasks to the consumers of this process. */
+export function fusedDispatcher(deps: FusedDispatcherDeps): Dispatcher {
+  return createDispatcher({ ...deps, handOver: createFusedHandOver(deps) })
+}
+
 /** A node on a real database, as app.ts builds it but for threads and heart. */
 export interface TestNode {
   id: string
@@ -185,7 +200,7 @@ export interface TestLedger extends TestDatabase {
     id: string,
   ): Promise<{ status: string; attempt: number; failures: number; node: string | null; error: string | null }>
   count(status: string): Promise<number>
-  node(changes?: { ledger?: Partial<Ledger>; dispatcher?: Partial<DispatcherDeps> }): Promise<TestNode>
+  node(changes?: { ledger?: Partial<Ledger>; dispatcher?: Partial<FusedDispatcherDeps> }): Promise<TestNode>
   /** Ends every connection of the pool, as a server that restarts does. */
   cutConnections(): Promise<void>
 }
@@ -226,6 +241,7 @@ export async function testLedger(retry: RetryPolicy = DEFAULT_RETRY_POLICY): Pro
         name: 'test',
         version: '0',
         roles: ['worker'],
+        broker: 'in-process',
         state: { broker: 'in-process', consumers: [] },
       })
       const ledger = { ...createStoreLedger(pool, () => retry), ...changes.ledger }
@@ -243,19 +259,20 @@ export async function testLedger(retry: RetryPolicy = DEFAULT_RETRY_POLICY): Pro
           if (!answer.late) dispatcher.wake(settlement.queue, answer.delayMs)
         },
       })
-      const dispatcher = createDispatcher({
+      const dispatcher = fusedDispatcher({
         ledger: {
           claimDue: (request) => claimDueTasks(pool, request),
           claimed: (request) => claimedTasks(pool, request),
-          nextDue: (queues, withinMs) => nextDue(pool, queues, withinMs),
         },
+        nextDue: (queues, withinMs) => nextDue(pool, queues, withinMs),
         broker,
         clock: realClock,
         log: silent,
         node: () => id,
         newId: uuidv7,
+        orderOf: () => 'due',
         mayStart: () => true,
-        consumedQueues: () => ['work'],
+        dispatchedQueues: () => ['work'],
         async giveBack(tasks) {
           await Promise.all(tasks.map((task) => settler.settle({ ...attemptOf(task), outcome: { kind: 'returned' } })))
         },
@@ -270,11 +287,12 @@ export async function testLedger(retry: RetryPolicy = DEFAULT_RETRY_POLICY): Pro
         settled,
         consume(order, executor) {
           const worker = startWorker(order, {
-            broker,
+            intake: fusedIntake(broker),
             executor,
             settler,
             clock: realClock,
             reported: () => undefined,
+            ...unlimited,
             mayStart: () => true,
           })
           workers.push(worker)

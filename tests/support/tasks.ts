@@ -1,11 +1,11 @@
 import pg, { type Pool } from 'pg'
 import { v7 } from 'uuid'
-import { clientConfig } from '../../src/store/database.ts'
+import { clientConfig } from '../../src/store/database/database.ts'
 import { joinNode } from '../../src/store/nodes.ts'
 import { cancelTasks } from '../../src/store/tasks/cancel.ts'
-import { claimDueTasks } from '../../src/store/tasks/claim.ts'
-import { insertTasks } from '../../src/store/tasks/insert.ts'
-import { readTask, type TaskRow } from '../../src/store/tasks/read.ts'
+import { claimDueTasks } from '../../src/store/tasks/claim/claim.ts'
+import { insertTasks } from '../../src/store/tasks/insert/insert.ts'
+import { readTask, type TaskRow } from '../../src/store/tasks/read/read.ts'
 import { settleTasks } from '../../src/store/tasks/settle.ts'
 import type { NodeState, Settled, Settlement } from '../../src/task/ledger.ts'
 import type { Outcome } from '../../src/task/outcome.ts'
@@ -59,7 +59,7 @@ export async function taskLedger(engine: Engine): Promise<TaskLedger> {
     node: v7(),
     async join() {
       const id = v7()
-      await joinNode(pool, { id, name: 'test', version: '0', roles: ['worker'], state: IDLE })
+      await joinNode(pool, { id, name: 'test', version: '0', roles: ['worker'], broker: 'in-process', state: IDLE })
       return id
     },
     async insert(task = {}) {
@@ -111,7 +111,7 @@ export async function taskLedger(engine: Engine): Promise<TaskLedger> {
     },
     status: async (id) => (await ledger.row(id)).status,
     async clear() {
-      await pool.query('truncate tasks, nodes, counters; delete from queues')
+      await pool.query('truncate tasks, nodes, counters; delete from exchanges; delete from queues')
       await ledger.queue('default')
       ledger.node = await ledger.join()
     },

@@ -1,3 +1,4 @@
+import { isIP } from 'node:net'
 import ipaddr from 'ipaddr.js'
 
 type Ip = ipaddr.IPv4 | ipaddr.IPv6
@@ -53,6 +54,12 @@ export function classify(address: string): { ip: Ip | undefined; standing: Stand
   const ip = ipaddr.parse(address)
   const carried = ip instanceof ipaddr.IPv6 ? carriedBy(ip) : []
   return (carried.length > 0 ? carried : [ip]).map((judged) => ({ ip: judged, standing: standingOf(judged) }))
+}
+
+/** Whether what listens there, or is found there, is this machine alone. `host` is a name or an address without brackets. */
+export function isLoopbackHost(host: string): boolean {
+  if (isIP(host) === 0) return host.toLowerCase() === 'localhost'
+  return ipaddr.parse(host).range() === 'loopback'
 }
 
 function standingOf(ip: Ip): Standing {

@@ -12,11 +12,23 @@ export interface Readings {
   /** Queues from which tasks are taken: neither they nor all of their consumers are paused. */
   takenQueues: ReadonlySet<string>
   nodes: { alive: number; dead: number; left: number; oldestBeatMs: number } | undefined
-  threads: { threads: number; retiring: number; alone: number; stuck: number; running: number; waiting: number }
+  threads: {
+    threads: number
+    lanes: number
+    retiring: number
+    alone: number
+    stuck: number
+    running: number
+    waiting: number
+  }
   threadsSpawned: number
   threadsCrashed: number
   pool: { total: number; idle: number; waiting: number }
+  broker: 'up' | 'down' | 'blocked'
   eventClients: number
+  /** Of the whole cluster: files that are not finished by status, and sources by what is up with them. */
+  files: Readonly<Record<string, number>> | undefined
+  sources: Readonly<Record<string, number>> | undefined
 }
 
 /** Counts what a node does, and tells it to Prometheus. Labels are bounded: queues, statuses, outcomes, routes. */
@@ -28,6 +40,8 @@ export interface Metrics {
   finished(queue: string, status: string, outcome: string, count: number): void
   late(queue: string, count: number): void
   request(request: { route: string; method: string; status: number; ms: number }): void
+  /** A batch of an import that was committed. */
+  imported(batch: { bytes: number; records: number; rejects: number }): void
   eventClientCut(): void
   spansLost(count: number): void
   /** The exposition text (version 0.0.4). */
@@ -73,6 +87,9 @@ export function createMetrics(): Metrics {
     REQUEST_SECONDS,
     ...(['route', 'method', 'status_class'] as const),
   )
+  const fileBytes = counter('file_bytes_read_total', 'Bytes of files that imports on this node have read')
+  const fileRecords = counter('file_records_read_total', 'Records that imports on this node have read')
+  const fileRejects = counter('file_records_rejected_total', 'Records among them that were refused')
   const clientsCut = counter('event_clients_cut_total', 'Clients of the event feed that did not read and were cut')
   const spans = counter('trace_spans_lost_total', 'Trace spans that could not be exported')
   const spawned = counter('threads_spawned_total', 'Worker threads that were started')
@@ -86,11 +103,15 @@ export function createMetrics(): Metrics {
   )
   const nodes = gauge('nodes', 'Nodes of the cluster, by status', 'status')
   const beat = gauge('node_beat_age_seconds', 'Age of the oldest last beat among nodes that live (cluster)')
+  const files = gauge('files', 'Files that are not finished (cluster), by status', 'status')
+  const sources = gauge('sources', 'Sources (cluster); some are in several states', 'state')
   const threads = gauge('threads', 'Worker threads of this node, by state', 'state')
   const executing = gauge('executor_tasks', 'Tasks at this node’s threads, by state', 'state')
   const pool = gauge('database_connections', 'Connections to the database, by state', 'state')
   const poolWaiting = gauge('database_waiting', 'Statements that wait for a connection')
   const up = gauge('database_up', '1 when the cluster’s figures could be read, else 0')
+  const brokerUp = gauge('broker_up', '1 while this node has its broker, else 0')
+  const brokerBlocked = gauge('broker_blocked', '1 while the broker takes no messages from this node, else 0')
   const eventClients = gauge('event_clients', 'Clients of the event feed on this node')
   const loopLag = gauge(
     'event_loop_lag_seconds',
@@ -136,6 +157,10 @@ export function createMetrics(): Metrics {
       for (const [status, count] of Object.entries(counts)) nodes.set({ status }, count)
       beat.set(oldestBeatMs / 1000)
     }
+    files.reset()
+    for (const [status, count] of Object.entries(readings.files ?? {})) files.set({ status }, count)
+    sources.reset()
+    for (const [state, count] of Object.entries(readings.sources ?? {})) sources.set({ state }, count)
     const { running, waiting, threads: ready, ...others } = readings.threads
     const byState = { ready, ...others }
     for (const [state, count] of Object.entries(byState)) threads.set({ state }, count)
@@ -146,6 +171,8 @@ export function createMetrics(): Metrics {
     pool.set({ state: 'idle' }, readings.pool.idle)
     pool.set({ state: 'busy' }, readings.pool.total - readings.pool.idle)
     poolWaiting.set(readings.pool.waiting)
+    brokerUp.set(readings.broker === 'down' ? 0 : 1)
+    brokerBlocked.set(readings.broker === 'blocked' ? 1 : 0)
     eventClients.set(readings.eventClients)
     loopLag.set(Math.max(0, worstLagMs) / 1000)
     worstLagMs = 0
@@ -170,6 +197,11 @@ export function createMetrics(): Metrics {
       const labels = { route, method, status_class: `${Math.floor(status / 100)}xx` }
       requests.inc(labels)
       requestTime.observe(labels, ms / 1000)
+    },
+    imported({ bytes, records, rejects }) {
+      fileBytes.inc(bytes)
+      fileRecords.inc(records)
+      fileRejects.inc(rejects)
     },
     eventClientCut: () => clientsCut.inc(),
     spansLost: (count) => spans.inc(count),

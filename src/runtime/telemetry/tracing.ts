@@ -1,6 +1,6 @@
-import { type Clock, pause } from './clock.ts'
-import { messageOf } from './errors.ts'
-import type { Logger, Secret } from './log.ts'
+import { type Clock, pause, within } from '../clock.ts'
+import { messageOf } from '../errors.ts'
+import type { Logger, Secret } from '../log.ts'
 import { childContext, type TraceContext } from './traceparent.ts'
 
 /** Where spans go and how many of them. */
@@ -156,10 +156,8 @@ export function createTracing(deps: TracingDeps): Tracing {
     },
     async stop() {
       stopping.abort()
-      const deadline = new AbortController()
       const sent = flushing.then(() => flush(STOP_WITHIN_MS))
-      await Promise.race([sent, pause(clock, STOP_WITHIN_MS, deadline.signal)])
-      deadline.abort()
+      await within(clock, STOP_WITHIN_MS, sent, undefined)
     },
   }
 }

@@ -1,5 +1,10 @@
 import { expect, test } from 'bun:test'
-import { attemptContext, childContext, formatTraceparent, parseTraceparent } from '../../src/runtime/traceparent.ts'
+import {
+  attemptContext,
+  childContext,
+  formatTraceparent,
+  parseTraceparent,
+} from '../../../src/runtime/telemetry/traceparent.ts'
 
 const TRACE = '4bf92f3577b34da6a3ce929d0e0e4736'
 const SPAN = '00f067aa0ba902b7'

@@ -1,9 +1,9 @@
 import { promises as dns, type LookupAddress } from 'node:dns'
 import { isIP, type LookupFunction } from 'node:net'
 import ipaddr from 'ipaddr.js'
-import { type EgressRules, isListedName, parseRange, type Range } from './egress-rules.ts'
-import { messageOf } from './errors.ts'
+import { messageOf } from '../errors.ts'
 import { classify } from './ip-class.ts'
+import { type EgressRules, isListedName, parseRange, type Range } from './rules.ts'
 
 /** Resolves a name to all its addresses; rejects with the resolver's error. */
 export type Resolve = (hostname: string) => Promise<LookupAddress[]>
@@ -16,6 +16,11 @@ export interface Egress {
    * A client skips `lookup` for literal addresses, so call this before each request.
    */
   checkUrl(url: string | URL): string | undefined
+  /**
+   * The same for a host alone, as a socket takes it (an IPv6 address without brackets): why it may not be connected to, as
+   * far as the text tells. Call it before each connection, and connect with `lookup`.
+   */
+  checkHost(host: string): string | undefined
   /**
    * For `node:http`, `node:https` and `node:net`: resolves the name once and gives only those of its addresses that may be
    * reached, so the address that was checked is the one connected to. Fails with EgressRefused when none is left.
@@ -75,23 +80,27 @@ export function createEgress(rules: EgressRules, resolve: Resolve = resolveBySys
     return allowed
   }
 
+  const checkHost = (host: string): string | undefined => {
+    // Whatever a socket would take for an address: it is connected to without a lookup.
+    if (isIP(host) || ipaddr.isValid(host)) return refusal(host, false)
+    if (!/(^|\.)localhost\.?$/i.test(host) || isListedName(host, names)) return undefined
+    // Such names are loopback by RFC 6761; saying so here tells the submitter, not only the attempt.
+    return (
+      refusal('127.0.0.1', false) &&
+      refusal('::1', false) &&
+      `${host} is a loopback name; list it in TARGET_ALLOW to permit it`
+    )
+  }
+
   return {
     checkUrl(url) {
       const parsed = typeof url === 'string' ? URL.parse(url) : url
       if (!parsed) return 'it is not a URL'
       if (parsed.protocol !== 'http:' && parsed.protocol !== 'https:') return 'only http and https URLs are requested'
       if (parsed.username || parsed.password) return 'the URL holds a user name or password; use a header instead'
-      const host = bareHost(parsed)
-      // Whatever a socket would take for an address: it is connected to without a lookup.
-      if (isIP(host) || ipaddr.isValid(host)) return refusal(host, false)
-      if (!/(^|\.)localhost\.?$/.test(host) || isListedName(host, names)) return undefined
-      // Such names are loopback by RFC 6761; saying so here tells the submitter, not only the attempt.
-      return (
-        refusal('127.0.0.1', false) &&
-        refusal('::1', false) &&
-        `${host} is a loopback name; list it in TARGET_ALLOW to permit it`
-      )
+      return checkHost(bareHost(parsed))
     },
+    checkHost,
     lookup(hostname, options, callback) {
       permitted(hostname, Number(String(options.family ?? 0).replace('IPv', ''))).then(
         (addresses) => {

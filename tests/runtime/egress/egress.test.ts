@@ -2,8 +2,8 @@ import { describe, expect, test } from 'bun:test'
 import type { LookupAddress } from 'node:dns'
 import net, { type AddressInfo } from 'node:net'
 import fc from 'fast-check'
-import { createEgress, EgressRefused } from '../../src/runtime/egress.ts'
-import { type EgressRules, parseEgressRules } from '../../src/runtime/egress-rules.ts'
+import { createEgress, EgressRefused } from '../../../src/runtime/egress/egress.ts'
+import { type EgressRules, parseEgressRules } from '../../../src/runtime/egress/rules.ts'
 
 const open: EgressRules = { allow: [], allowPrivate: true }
 const closed: EgressRules = { allow: [], allowPrivate: false }
@@ -170,6 +170,27 @@ describe('odd ways to write a host', () => {
     expect(check(only('localhost'), 'localhost.')).toBeUndefined()
     expect(check(only('127.0.0.0/8'), 'localhost')).toBeUndefined()
     expect(check(only('10.0.0.0/8'), 'localhost')).toContain('loopback name')
+  })
+})
+
+describe('a host alone, as a socket takes it', () => {
+  test.each(LOCAL)('%s is permitted only by the rules', (host) => {
+    const bare = host.replaceAll(/[[\]]/g, '')
+    expect(createEgress(closed).checkHost(bare)).toContain('list it in TARGET_ALLOW')
+    expect(createEgress(open).checkHost(bare)).toBeUndefined()
+  })
+
+  test.each(NEVER)('%s is refused whatever the rules say', (host) => {
+    expect(createEgress(open).checkHost(host.replaceAll(/[[\]]/g, ''))).toContain('which no target may reach')
+  })
+
+  test.each(['2130706433', '0x7f.1', '127.1', 'LocalHost', 'a.localhost.'])('%s is loopback', (host) => {
+    expect(createEgress(closed).checkHost(host)).toContain('loopback')
+  })
+
+  test('a name says nothing yet, and a listed loopback name is permitted', () => {
+    expect(createEgress(closed).checkHost('ftp.example.com')).toBeUndefined()
+    expect(createEgress(only('localhost')).checkHost('LOCALHOST')).toBeUndefined()
   })
 })
 

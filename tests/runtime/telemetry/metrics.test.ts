@@ -1,10 +1,10 @@
 import { expect, test } from 'bun:test'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { createMetrics, type Readings } from '../../src/runtime/metrics.ts'
-import { parsePrometheus, total } from '../support/prometheus.ts'
+import { createMetrics, type Readings } from '../../../src/runtime/telemetry/metrics.ts'
+import { parsePrometheus, total } from '../../support/prometheus.ts'
 
-const THREADS = { threads: 2, retiring: 0, alone: 0, stuck: 1, running: 3, waiting: 4 }
+const THREADS = { threads: 2, lanes: 0, retiring: 0, alone: 0, stuck: 1, running: 3, waiting: 4 }
 
 function readings(more: Partial<Readings> = {}): Readings {
   return {
@@ -16,7 +16,10 @@ function readings(more: Partial<Readings> = {}): Readings {
     threadsSpawned: 5,
     threadsCrashed: 1,
     pool: { total: 3, idle: 1, waiting: 0 },
+    broker: 'up',
     eventClients: 7,
+    files: { importing: 2 },
+    sources: { total: 3 },
     ...more,
   }
 }
@@ -48,11 +51,25 @@ test('what is read at the scrape is told as it is then, and a database that is a
   metrics.stop()
 })
 
+test('a broker that is away and one that takes nothing are told apart', async () => {
+  const metrics = createMetrics()
+  const told = async (broker: Readings['broker']) => {
+    const families = parsePrometheus(await metrics.text(readings({ broker })))
+    return [total(families, 'longshore_broker_up'), total(families, 'longshore_broker_blocked')]
+  }
+  expect([await told('up'), await told('down'), await told('blocked')]).toEqual([
+    [1, 0],
+    [0, 0],
+    [1, 1],
+  ])
+  metrics.stop()
+})
+
 test('the documentation names every metric, and dashboard and alerts none that is not there', async () => {
   const metrics = createMetrics()
   const families = parsePrometheus(await metrics.text(readings()))
   metrics.stop()
-  const read = (name: string) => readFileSync(join(import.meta.dir, '../../docs', name), 'utf8')
+  const read = (name: string) => readFileSync(join(import.meta.dir, '../../../docs', name), 'utf8')
   const documented = [...read('metrics.md').matchAll(/^\| `(\w+)` \| (\w+) \| [^|]* \| (.*) \|$/gm)]
   const shown = documented.map(([, name = '', type = '', help = '']) => [name, type, help])
   expect(shown).toEqual([...families].map(([name, { type, help }]) => [name, type, help]))
