@@ -4,9 +4,10 @@ import type { Logger } from '../runtime/log.ts'
 import { createPeriodic } from '../runtime/periodic.ts'
 import type { Service } from '../runtime/service.ts'
 import type { BeatAnswer, Ledger, NodeState, Settlement } from '../task/ledger.ts'
+import { LIMITS } from '../task/limits.ts'
 
 export interface HeartDeps {
-  ledger: Ledger
+  ledger: Pick<Ledger, 'beat'>
   clock: Clock
   log: Logger
   newId(): string
@@ -15,6 +16,8 @@ export interface HeartDeps {
   leave(id: string): Promise<void>
   hands(): { id: string; started: boolean }[]
   state(): NodeState
+  /** Every publish of this node up to this number is confirmed; undefined in-process. */
+  confirmed?: (() => number) | undefined
   cancel(ids: string[]): void
   /** This node was declared dead: ends everything that it did under its old id. */
   onDead(): Promise<void>
@@ -52,7 +55,10 @@ export function createHeart(deps: HeartDeps): Heart {
   let id = deps.newId()
   let lastBeat = Number.NEGATIVE_INFINITY
   let steadySince = Number.POSITIVE_INFINITY
-  let unnamedBefore = new Set<string>()
+  /** Rows that we do not have, and since when the ledger has told of them. */
+  let unnamedSince = new Map<string, number>()
+  /** Declared dead, and not back yet. */
+  let isGone = false
 
   function noteBeat(at: number): void {
     if (at - lastBeat > GAP_MS) steadySince = at
@@ -60,6 +66,7 @@ export function createHeart(deps: HeartDeps): Heart {
   }
 
   async function beat(): Promise<void> {
+    if (isGone) return comeBack()
     // Taken before the beat is sent: the commit is never older than this.
     const at = clock.now()
     const hands = deps.hands()
@@ -67,21 +74,27 @@ export function createHeart(deps: HeartDeps): Heart {
       node: id,
       held: hands.map((held) => held.id),
       started: hands.filter((held) => held.started).map((held) => held.id),
+      confirmed: deps.confirmed?.(),
       state: deps.state(),
     })
-    if (!answer.alive) return revive()
+    if (!answer.alive) {
+      await dropWork()
+      return comeBack()
+    }
     noteBeat(at)
     deps.onOthers(answer.others)
     if (answer.cancel.length > 0) deps.cancel(answer.cancel)
     await returnUnnamed(answer)
   }
 
-  /** Rows that were not ours in two beats running are given back: the answer to their claim was lost. */
+  /** Rows that were not ours in two beats running, and for too long to be started still, are given back: the answer to their claim was lost. */
   async function returnUnnamed(answer: BeatAnswer): Promise<void> {
     const key = (row: { id: string; attempt: number }) => `${row.id}/${row.attempt}`
     const held = new Set(deps.hands().map((one) => one.id))
-    const strays = answer.unnamed.filter((row) => unnamedBefore.has(key(row)) && !held.has(row.id))
-    unnamedBefore = new Set(answer.unnamed.map(key))
+    const now = clock.now()
+    const since = (row: { id: string; attempt: number }) => unnamedSince.get(key(row)) ?? now
+    const strays = answer.unnamed.filter((row) => now - since(row) >= LIMITS.startKnownWithinMs && !held.has(row.id))
+    unnamedSince = new Map(answer.unnamed.map((row) => [key(row), since(row)]))
     if (strays.length === 0) return
     log.warn(
       { event: 'strays-returned', tasks: strays.length },
@@ -90,7 +103,7 @@ export function createHeart(deps: HeartDeps): Heart {
     await deps.giveBack(strays.map((row) => ({ ...row, outcome: { kind: 'returned' } })))
   }
 
-  async function revive(): Promise<void> {
+  async function dropWork(): Promise<void> {
     log.error(
       { event: 'node-declared-dead', node: id },
       'This node was declared dead; it drops its work and comes back',
@@ -98,10 +111,16 @@ export function createHeart(deps: HeartDeps): Heart {
     lastBeat = Number.NEGATIVE_INFINITY
     steadySince = Number.POSITIVE_INFINITY
     await within(clock, ABANDON_WITHIN_MS, deps.onDead(), undefined)
+    isGone = true
+  }
+
+  /** Each try has an id of its own: one whose answer was lost may have joined, and be dead again by the next. */
+  async function comeBack(): Promise<void> {
     id = deps.newId()
-    unnamedBefore = new Set()
+    unnamedSince = new Map()
     await enter()
     await deps.onRevived()
+    isGone = false
   }
 
   async function enter(): Promise<void> {

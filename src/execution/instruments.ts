@@ -1,7 +1,7 @@
 import type { Clock } from '../runtime/clock.ts'
-import type { Metrics } from '../runtime/metrics.ts'
-import { attemptContext, formatTraceparent, parseTraceparent } from '../runtime/traceparent.ts'
-import type { Span, Tracing } from '../runtime/tracing.ts'
+import type { Metrics } from '../runtime/telemetry/metrics.ts'
+import { attemptContext, formatTraceparent, parseTraceparent } from '../runtime/telemetry/traceparent.ts'
+import type { Span, Tracing } from '../runtime/telemetry/tracing.ts'
 import type { Execution, Executor } from '../task/executor.ts'
 import type { Ledger, Settled, Settlement } from '../task/ledger.ts'
 import type { Outcome } from '../task/outcome.ts'
@@ -19,7 +19,7 @@ export interface InstrumentDeps {
 /** Measures, traces and tells what passes through the seams of a node, without a word of it in what does the work. */
 export interface Instruments {
   ledger(ledger: Ledger): Ledger
-  executor<E extends Executor>(executor: E): E
+  executor(executor: Executor): Executor
   claims<R extends { queue: string }>(
     claim: (request: R) => Promise<ClaimedTask[]>,
   ): (request: R) => Promise<ClaimedTask[]>
@@ -32,6 +32,16 @@ export function createInstruments(deps: InstrumentDeps): Instruments {
 
   function tell(tasks: readonly { id: string }[]): void {
     if (deps.isHeard()) deps.touched(tasks.map((task) => task.id))
+  }
+
+  function countClaims(queue: string, tasks: readonly ClaimedTask[]): void {
+    if (tasks.length === 0) return
+    metrics.batch('claim', tasks.length)
+    metrics.waited(
+      queue,
+      tasks.map((task) => task.waitedMs ?? 0),
+    )
+    tell(tasks)
   }
 
   function countEnds(settlements: readonly Settlement[], settled: readonly Settled[]): void {
@@ -84,6 +94,14 @@ export function createInstruments(deps: InstrumentDeps): Instruments {
   return {
     ledger: (ledger) => ({
       ...ledger,
+      async claim(claim) {
+        const answers = await ledger.claim(claim)
+        countClaims(
+          claim.queue,
+          answers.flatMap((answer) => (answer.kind === 'claimed' ? [answer.task] : [])),
+        )
+        return answers
+      },
       async settle(node, settlements) {
         const settled = await ledger.settle(node, settlements)
         countEnds(settlements, settled)
@@ -106,13 +124,7 @@ export function createInstruments(deps: InstrumentDeps): Instruments {
 
     claims: (claim) => async (request) => {
       const tasks = await claim(request)
-      if (tasks.length === 0) return tasks
-      metrics.batch('claim', tasks.length)
-      metrics.waited(
-        request.queue,
-        tasks.map((task) => task.waitedMs ?? 0),
-      )
-      tell(tasks)
+      countClaims(request.queue, tasks)
       return tasks
     },
 

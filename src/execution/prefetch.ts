@@ -1,7 +1,7 @@
 import type { Clock } from '../runtime/clock.ts'
 
-/** Beyond the running tasks, a consumer holds at most this many. */
-const MAX_BUFFER = 500
+/** Beyond the running tasks, a consumer holds at most this many: up to 500 that wait, and what is being claimed and settled (docs/decisions/0012-windows-and-prefetch.md). */
+const MAX_BUFFER = 800
 /** What it holds beyond the running tasks weighs about this much at most, in UTF-16 code units of payload. */
 const MAX_BUFFER_WEIGHT = 16 * 1024 * 1024
 /** Ends are counted over at least this long before the rate is believed. */
@@ -16,7 +16,7 @@ export interface PrefetchGauge {
   ended(count: number): void
   /** Tasks per second, lately. */
   rate(): number
-  /** How many deliveries to hold: one a slot, and what about one second takes beyond that at the measured rate, at most 500 and 16 MiB. */
+  /** How many deliveries to hold: one a slot, and what about one second takes beyond that at the measured rate, at most 800 and 16 MiB. */
   prefetch(concurrency: number): number
 }
 

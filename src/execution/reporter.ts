@@ -7,7 +7,7 @@ import type { Ledger } from '../task/ledger.ts'
 import { LIMITS } from '../task/limits.ts'
 
 export interface ReporterDeps {
-  ledger: Ledger
+  ledger: Pick<Ledger, 'report'>
   clock: Clock
   log: Logger
   node(): string

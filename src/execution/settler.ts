@@ -5,7 +5,7 @@ import type { Logger } from '../runtime/log.ts'
 import type { Ledger, Settled, Settlement } from '../task/ledger.ts'
 
 export interface SettlerDeps {
-  ledger: Ledger
+  ledger: Pick<Ledger, 'settle'>
   clock: Clock
   log: Logger
   node(): string

@@ -1,20 +1,23 @@
-import type { Broker, DeliveryEnd, Message } from '../broker/broker.ts'
+import type { DeliveryEnd } from '../broker/broker.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Executor } from '../task/executor.ts'
 import type { NodeState } from '../task/ledger.ts'
 import { LIMITS } from '../task/limits.ts'
 import type { Outcome } from '../task/outcome.ts'
-import type { Target } from '../task/target.ts'
+import { affinityOf, type Target } from '../task/target/target.ts'
 import { attemptOf, type ClaimedTask } from '../task/task.ts'
-import type { ConsumerOrder } from '../task/topology.ts'
+import type { RateLimit, Tokens } from '../task/topology/rate-limit.ts'
+import type { ConsumerOrder } from '../task/topology/topology.ts'
+import type { Intake } from './intake.ts'
 import { createPrefetchGauge } from './prefetch.ts'
+import { createRateLimiter, type RateLimiter } from './rate-limiter.ts'
 import type { Settler } from './settler.ts'
 
 /** What a worker goes by; one that is paused has none. */
 export type WorkerOrder = Omit<ConsumerOrder, 'paused'>
 
 export interface WorkerDeps {
-  broker: Broker
+  intake: Intake
   executor: Executor
   settler: Settler
   clock: Clock
@@ -22,6 +25,14 @@ export interface WorkerDeps {
   reported(id: string): Promise<void> | undefined
   /** False while this node may start nothing new (PROTOCOL 5). */
   mayStart(): boolean
+  /**
+   * How long the broker lets a delivery be held, in milliseconds: one that may take longer ends when its task is claimed,
+   * which then lives by the beats, and none is claimed without a free slot (PROTOCOL 13). Absent: any time.
+   */
+  longestDeliveryMs?: number | undefined
+  /** Takes tokens of a consumer's rate limit. */
+  takeTokens(consumer: string, count: number): Promise<Tokens>
+  onTokensFailed(error: unknown): void
 }
 
 /** One consumer at work on this node. */
@@ -59,7 +70,7 @@ const SWEEP_MS = 1_000
  * returns; the delivery ends after the commit of its outcome.
  */
 export function startWorker(initial: WorkerOrder, deps: WorkerDeps): Worker {
-  const { broker, executor, settler, clock } = deps
+  const { intake, executor, settler, clock } = deps
   const gauge = createPrefetchGauge(clock)
   // Not by the task's id: somebody may settle a running task by REST, and its next attempt comes while this one still runs.
   const buffer = new Set<Held>()
@@ -72,29 +83,64 @@ export function startWorker(initial: WorkerOrder, deps: WorkerDeps): Worker {
   let idlers: (() => void)[] = []
   /** What former subscriptions delivered: it still takes its places from the present one's. */
   let former = new Set<Held>()
-  let subscription = broker.consume(order.queue, prefetch(), take)
+  /** In hand, and no longer out at the broker. */
+  const endedEarly = new Set<Held>()
+  let limiter = order.rateLimit ? limiterOf(order.rateLimit) : undefined
+  let subscription = intake(order.queue, prefetch(), take)
   let stopSweep = clock.after(SWEEP_MS, sweep)
 
-  function take(messages: Message[]): Promise<DeliveryEnd>[] {
+  function take(tasks: ClaimedTask[]): Promise<DeliveryEnd>[] {
+    if (tasks.length === 0) return []
     const since = clock.now()
     gauge.taken(
-      messages.length,
-      messages.reduce((sum, { task }) => sum + task.payload.length, 0),
+      tasks.length,
+      tasks.reduce((sum, { payload }) => sum + payload.length, 0),
     )
-    const ends = messages.map(
-      ({ task }) => new Promise<DeliveryEnd>((end) => buffer.add({ task, since, started: false, end })),
+    const ends = tasks.map(
+      (task) =>
+        new Promise<DeliveryEnd>((end) => {
+          const held: Held = { task, since, started: false, end }
+          buffer.add(held)
+          if (!isLong(task.timeoutMs ?? order.timeoutMs)) return
+          endedEarly.add(held)
+          end('ack')
+        }),
     )
     fillSlots()
+    if (endedEarly.size > 0) subscription.setPrefetch(prefetch())
     return ends
   }
 
   function prefetch(): number {
-    return Math.max(0, gauge.prefetch(order.concurrency) - former.size)
+    const worth = isLong(order.timeoutMs) ? order.concurrency : gauge.prefetch(order.concurrency)
+    const limited = limiter ? Math.min(worth, running.size + settling.size + limiter.worthHolding()) : worth
+    return Math.max(0, limited - former.size - endedEarly.size)
+  }
+
+  function isLong(timeoutMs: number): boolean {
+    return timeoutMs > (deps.longestDeliveryMs ?? Number.POSITIVE_INFINITY)
+  }
+
+  function limiterOf(limit: RateLimit): RateLimiter {
+    return createRateLimiter(limit, {
+      clock,
+      take: (count) => deps.takeTokens(order.id, count),
+      onChange() {
+        if (quiet) return
+        fillSlots()
+        subscription.setPrefetch(prefetch())
+      },
+      onError: deps.onTokensFailed,
+    })
   }
 
   function fillSlots(): void {
     for (const held of buffer) {
       if (running.size >= order.concurrency || !deps.mayStart()) return
+      if (limiter && !limiter.spend()) {
+        limiter.want(Math.min(buffer.size, order.concurrency - running.size))
+        return
+      }
       buffer.delete(held)
       running.add(held)
       held.started = true
@@ -129,19 +175,24 @@ export function startWorker(initial: WorkerOrder, deps: WorkerDeps): Worker {
       origin: task.origin,
       traceparent: task.traceparent,
       alone: task.lostStarts >= LIMITS.lostStartsBeforeAlone,
+      affinity: affinityOf(target, task.id),
     })
   }
 
   async function settle(held: Held, outcome: Outcome): Promise<void> {
+    let end: DeliveryEnd = 'ack'
     if (!abandoned) {
       settling.add(held)
       const reported = deps.reported(held.task.id)
       if (reported) await reported
-      await settler.settle({ ...attemptOf(held.task), outcome })
+      const settled = await settler.settle({ ...attemptOf(held.task), outcome })
+      // Its message goes where dead letters are looked for.
+      if (!settled.late && settled.status === 'dead') end = 'dead-letter'
       settling.delete(held)
     }
-    held.end('ack')
+    held.end(end)
     former.delete(held)
+    endedEarly.delete(held)
     subscription.setPrefetch(prefetch())
     tellIdle()
   }
@@ -158,6 +209,11 @@ export function startWorker(initial: WorkerOrder, deps: WorkerDeps): Worker {
     fillSlots()
     subscription.setPrefetch(prefetch())
     stopSweep = clock.after(SWEEP_MS, sweep)
+  }
+
+  /** An instant of the clock as a time of day. */
+  function timeOf(at: number | undefined): string | undefined {
+    return at === undefined ? undefined : new Date(Date.now() + at - clock.now()).toISOString()
   }
 
   function tellIdle(): void {
@@ -179,6 +235,7 @@ export function startWorker(initial: WorkerOrder, deps: WorkerDeps): Worker {
       running: running.size,
       buffered: buffer.size,
       rate: Math.round(gauge.rate() * 10) / 10,
+      limitedUntil: timeOf(limiter?.waitsUntil()),
     }),
     cancel(id) {
       const isAsked = (held: Held) => held.task.id === id
@@ -190,16 +247,21 @@ export function startWorker(initial: WorkerOrder, deps: WorkerDeps): Worker {
     },
     quiet() {
       quiet = true
+      limiter?.stop()
       subscription.cancel()
       stopSweep()
       giveBack(() => true)
     },
     update(next) {
       order = next
+      if (!next.rateLimit || quiet) limiter?.stop()
+      if (!next.rateLimit) limiter = undefined
+      else if (limiter && !quiet) limiter.update(next.rateLimit)
+      else limiter = limiterOf(next.rateLimit)
       if (quiet && !abandoned) {
         quiet = false
-        former = new Set([...buffer, ...running, ...settling])
-        subscription = broker.consume(order.queue, prefetch(), take)
+        former = new Set([...buffer, ...running, ...settling].filter((held) => !endedEarly.has(held)))
+        subscription = intake(order.queue, prefetch(), take)
         stopSweep = clock.after(SWEEP_MS, sweep)
       }
       subscription.setPrefetch(prefetch())
@@ -208,6 +270,7 @@ export function startWorker(initial: WorkerOrder, deps: WorkerDeps): Worker {
     abandon() {
       abandoned = true
       quiet = true
+      limiter?.stop()
       subscription.cancel()
       stopSweep()
       for (const held of running) executor.cancel(held.task.id)

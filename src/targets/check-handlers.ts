@@ -1,17 +1,16 @@
 import { readdirSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'
-import type { HandlerFile, HandlerFinding } from '../task/thread-messages.ts'
+import type { HandlerFile, HandlerFinding } from '../task/attempt/thread-messages.ts'
 import { describeThrown } from './handler.ts'
-import { findHandler, HANDLER_ENDINGS } from './handlers-dir.ts'
+import { findHandler, HANDLER_ENDINGS, handlerNameOf } from './handlers-dir.ts'
 
 /** What lies in the handlers' folder: the handlers, and files that look like one and are none. Throws when it cannot be read. */
 export function listHandlerFiles(dir: string): HandlerFile[] {
   const files: HandlerFile[] = []
   const taken = new Map<string, string>()
   for (const file of readdirSync(dir).sort(byEnding)) {
-    const ending = HANDLER_ENDINGS.find((end) => file.endsWith(end))
-    if (ending === undefined || file.endsWith('.d.ts')) continue
-    const name = file.slice(0, -ending.length)
+    const name = handlerNameOf(file)
+    if (name === undefined) continue
     const first = taken.get(name)
     if (first !== undefined) {
       files.push({ file, problem: `it is hidden by ${first}, which has the same name: rename or remove one` })
@@ -26,7 +25,7 @@ export function listHandlerFiles(dir: string): HandlerFile[] {
   return files
 }
 
-/** Loads a handler as a task would; undefined when it can be called. */
+/** Loads a handler as a task would; without a problem when it can be called. */
 export async function checkHandler(dir: string, name: string): Promise<HandlerFinding> {
   const file = findHandler(dir, name)
   if (file === undefined) return { problem: 'it is gone' }

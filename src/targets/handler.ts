@@ -1,11 +1,11 @@
 import { basename } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { parseDuration } from '../runtime/duration.ts'
-import type { RunTarget, TargetContext } from '../task/attempt.ts'
-import { describe } from '../task/attempt-report.ts'
+import type { RunTarget, TargetContext } from '../task/attempt/attempt.ts'
+import { describe } from '../task/attempt/report.ts'
 import type { Execution, Progress } from '../task/executor.ts'
 import { LIMITS } from '../task/limits.ts'
-import type { Outcome } from '../task/outcome.ts'
+import { failed, type Outcome } from '../task/outcome.ts'
 import { findHandler, HANDLER_ENDINGS } from './handlers-dir.ts'
 
 /** What a handler is told about its task. */
@@ -49,16 +49,16 @@ export function createHandlerTarget({ dir }: { dir: string | null }): RunTarget 
   const loaded = new Map<string, Promise<Loaded | Outcome>>()
 
   async function load(name: string): Promise<Loaded | Outcome> {
-    if (dir === null) return fail(`There is no handler "${name}": HANDLERS_DIR is not set`, false)
+    if (dir === null) return failed(`There is no handler "${name}": HANDLERS_DIR is not set`, false)
     let file: string | undefined
     try {
       file = findHandler(dir, name)
     } catch (error) {
-      return fail(`Cannot read the handlers' folder ${dir}: ${describe(error)}`, true)
+      return failed(`Cannot read the handlers' folder ${dir}: ${describe(error)}`, true)
     }
     if (file === undefined) {
       const files = HANDLER_ENDINGS.map((ending) => name + ending).join(', ')
-      return fail(
+      return failed(
         `There is no handler "${name}" in ${dir} (looked for ${files}; links out of the folder do not count)`,
         false,
       )
@@ -66,9 +66,9 @@ export function createHandlerTarget({ dir }: { dir: string | null }): RunTarget 
     try {
       const module = (await import(pathToFileURL(file).href)) as { default?: unknown }
       if (typeof module.default === 'function') return { file, handler: module.default as Handler }
-      return fail(`${file} has no function as its default export`, true)
+      return failed(`${file} has no function as its default export`, true)
     } catch (error) {
-      return fail(`Cannot load ${file}: ${describeThrown(error, file)}`, true)
+      return failed(`Cannot load ${file}: ${describeThrown(error, file)}`, true)
     }
   }
 
@@ -86,7 +86,7 @@ export function createHandlerTarget({ dir }: { dir: string | null }): RunTarget 
       return found
     }
     // A handler that listens for an abort that has been misses it.
-    if (context.signal.aborted) return fail('aborted before the handler was called', true)
+    if (context.signal.aborted) return failed('aborted before the handler was called', true)
     try {
       return outcomeOf(await callHandler(found, execution, context))
     } catch (thrown) {
@@ -112,10 +112,10 @@ function outcomeOf(returned: unknown): Outcome {
   if (delayMs !== undefined) return { kind: 'snoozed', delayMs }
   try {
     const text = returned === undefined ? 'null' : JSON.stringify(returned)
-    if (text === undefined) return fail(`The result cannot be written as JSON: it is a ${typeof returned}`, false)
+    if (text === undefined) return failed(`The result cannot be written as JSON: it is a ${typeof returned}`, false)
     return { kind: 'succeeded', result: storable(text) }
   } catch (error) {
-    return fail(`The result cannot be written as JSON: ${describe(error)}`, false)
+    return failed(`The result cannot be written as JSON: ${describe(error)}`, false)
   }
 }
 
@@ -139,11 +139,11 @@ function storable(json: string): string {
 function failureOf(thrown: unknown, file: string): Outcome {
   const error = describeThrown(thrown, file)
   const { retryable, retryAfter } = propertiesOf(thrown)
-  if (retryable === false) return fail(error, false)
-  if (retryAfter === undefined || retryAfter === null) return fail(error, true)
+  if (retryable === false) return failed(error, false)
+  if (retryAfter === undefined || retryAfter === null) return failed(error, true)
   const retryAfterMs = typeof retryAfter === 'string' ? parseDuration(retryAfter) : undefined
   if (retryAfterMs !== undefined) return { kind: 'failed', retryable: true, error, retryAfterMs }
-  return fail(`${error} (its retryAfter ${describe(retryAfter)} is no duration such as "30s" and was ignored)`, true)
+  return failed(`${error} (its retryAfter ${describe(retryAfter)} is no duration such as "30s" and was ignored)`, true)
 }
 
 function propertiesOf(thrown: unknown): { retryable?: unknown; retryAfter?: unknown } {
@@ -170,8 +170,4 @@ function placeIn(thrown: unknown, file: string): string | undefined {
   const line = thrown.stack.split('\n').find((frame) => frame.includes(file))
   const place = line?.slice(line.indexOf(file) + file.length).match(/^:\d+(:\d+)?/)
   return place ? basename(file) + place[0] : undefined
-}
-
-function fail(error: string, retryable: boolean): Outcome {
-  return { kind: 'failed', retryable, error }
 }

@@ -6,6 +6,12 @@ export const HANDLER_ENDINGS = ['.ts', '.js', '.mjs'] as const
 
 const NAME = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/
 
+/** The name that a file in the folder gives to its handler; undefined when it is none by its ending. */
+export function handlerNameOf(file: string): string | undefined {
+  const ending = HANDLER_ENDINGS.find((end) => file.endsWith(end))
+  return ending === undefined || file.endsWith('.d.ts') ? undefined : file.slice(0, -ending.length)
+}
+
 /**
  * The real path of handler `name` in `dir`; undefined when there is none. A link counts only while it stays inside `dir`.
  * Throws when the folder exists and cannot be read.
@@ -26,10 +32,8 @@ export function findHandler(dir: string, name: string): string | undefined {
 export function listHandlers(dir: string): string[] {
   const names = new Set<string>()
   for (const file of existing(() => readdirSync(dir)) ?? []) {
-    const ending = HANDLER_ENDINGS.find((end) => file.endsWith(end))
-    if (ending === undefined || file.endsWith('.d.ts')) continue
-    const name = file.slice(0, -ending.length)
-    if (findHandler(dir, name) !== undefined) names.add(name)
+    const name = handlerNameOf(file)
+    if (name !== undefined && findHandler(dir, name) !== undefined) names.add(name)
   }
   return [...names].sort()
 }

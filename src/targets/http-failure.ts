@@ -1,5 +1,5 @@
 import { formatDuration } from '../runtime/duration.ts'
-import { EgressRefused } from '../runtime/egress.ts'
+import { EgressRefused } from '../runtime/egress/egress.ts'
 import { messageOf } from '../runtime/errors.ts'
 import type { Outcome, ResponseExcerpt } from '../task/outcome.ts'
 

@@ -1,11 +1,11 @@
 import { createHmac } from 'node:crypto'
-import { attemptContext, formatTraceparent } from '../runtime/traceparent.ts'
+import { attemptContext, formatTraceparent } from '../runtime/telemetry/traceparent.ts'
 import { VERSION } from '../runtime/version.ts'
 import type { Execution } from '../task/executor.ts'
-import { memberSpans } from '../task/json-text.ts'
-import { isReservedHeader } from '../task/reserved-headers.ts'
-import { signingKey } from '../task/signing-key.ts'
-import type { HttpTarget } from '../task/target.ts'
+import { memberSpans } from '../task/json/text.ts'
+import { isReservedHeader } from '../task/target/reserved-headers.ts'
+import { signingKey } from '../task/target/signing-key.ts'
+import type { HttpTarget } from '../task/target/target.ts'
 
 /** A request as it goes out. */
 export interface HttpRequest {
@@ -34,7 +34,7 @@ export function buildRequest(execution: Execution, target: HttpTarget, now: numb
 
   let body: Buffer | undefined
   if (method !== 'GET') {
-    const encoded = encodeBody(execution.payload, target)
+    const encoded = encodeBody(execution, target)
     if (!encoded.ok) return encoded
     headers['content-type'] = encoded.value.contentType
     body = Buffer.from(encoded.value.text)
@@ -62,7 +62,8 @@ export function buildRequest(execution: Execution, target: HttpTarget, now: numb
   return { ok: true, value: { method, headers, body } }
 }
 
-function encodeBody(payload: string, target: HttpTarget): Built<{ text: string; contentType: string }> {
+function encodeBody(execution: Execution, target: HttpTarget): Built<{ text: string; contentType: string }> {
+  const { payload } = execution
   const format = target.format ?? 'json'
   switch (format) {
     case 'json':
@@ -71,9 +72,13 @@ function encodeBody(payload: string, target: HttpTarget): Built<{ text: string; 
       const read = memberSpans(payload)
       if (!read) return { ok: false, reason: 'a form needs a payload that is a JSON object' }
       if (!read.ok) return { ok: false, reason: `a form cannot hold the payload: ${read.path} ${read.reason}` }
+      const members = new Map([...read.members].map(([name, span]) => [name, payload.slice(...span)]))
+      const lacking = target.together && lackOf(members, target.together, execution.origin)
+      if (lacking !== undefined) return { ok: false, reason: lacking }
       const form = new URLSearchParams()
+      const renamed = new Map(Object.entries(target.rename ?? {}))
       // Values keep the text they were submitted with, so large integers survive.
-      for (const [name, [start, end]] of read.members) form.set(name, formValue(payload.slice(start, end)))
+      for (const [name, json] of members) form.set(renamed.get(name) ?? name, formValue(json))
       // Last, because a payload must not replace what the target's owner fixed.
       for (const [name, value] of Object.entries(target.fields ?? {})) form.set(name, value)
       return { ok: true, value: { text: form.toString(), contentType: 'application/x-www-form-urlencoded' } }
@@ -81,6 +86,19 @@ function encodeBody(payload: string, target: HttpTarget): Built<{ text: string; 
     default:
       return format satisfies never
   }
+}
+
+/** Why a payload that may not lack one of `together` cannot be sent; undefined when it can. */
+function lackOf(members: ReadonlyMap<string, string>, together: readonly string[], origin: string): string | undefined {
+  // A message that was no JSON comes as this one field.
+  if (origin === 'message' && members.size === 1 && members.has('raw')) return 'the message is not a JSON object'
+  if (members.size === 0) return 'the payload has no fields'
+  if (!together.some((name) => members.has(name))) return undefined
+  const present = together.filter((name) => (members.get(name) ?? 'null') !== 'null')
+  if (present.length === together.length) return undefined
+  const missing = together.filter((name) => !present.includes(name))
+  const beside = present.length === 0 ? '' : ` beside ${present.join(', ')}`
+  return `the payload lacks ${missing.join(', ')}${beside}`
 }
 
 /** Strings without their quotes, null as the empty text, everything else as its JSON text. */

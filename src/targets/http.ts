@@ -1,14 +1,15 @@
 import http, { type ClientRequest, type IncomingMessage } from 'node:http'
 import https from 'node:https'
-import { bareHost, type Egress } from '../runtime/egress.ts'
+import { bareHost, type Egress } from '../runtime/egress/egress.ts'
 import { messageOf } from '../runtime/errors.ts'
-import type { RunTarget, TargetContext } from '../task/attempt.ts'
+import type { RunTarget, TargetContext } from '../task/attempt/attempt.ts'
 import type { Execution } from '../task/executor.ts'
 import type { Outcome } from '../task/outcome.ts'
-import type { HttpTarget } from '../task/target.ts'
+import type { HttpTarget } from '../task/target/target.ts'
 import { aborted, refused, transportFailure } from './http-failure.ts'
 import { buildRequest } from './http-request.ts'
 import { ExcerptReader, outcomeOf, shortUrl } from './http-response.ts'
+import { redactor } from './redact.ts'
 
 /** Below the 5 s after which many servers close idle connections: who closes first cannot be cut off by the other. */
 const IDLE_SOCKET_MS = 4_000
@@ -79,6 +80,8 @@ function exchange({ execution, target, context, url, name, open, body }: Exchang
     let response: IncomingMessage | undefined
     let decided = false
     const excerpt = new ExcerptReader()
+    const redact = redactor(target)
+    const said = ({ headers }: IncomingMessage) => redact(excerpt.text(headers['content-encoding']))
 
     const decide = (outcome: Outcome, reusable = false) => {
       if (decided) return
@@ -87,8 +90,7 @@ function exchange({ execution, target, context, url, name, open, body }: Exchang
       if (!reusable) request?.destroy()
       resolve(outcome)
     }
-    const kept = () =>
-      response && { status: response.statusCode ?? 0, body: excerpt.text(response.headers['content-encoding']) }
+    const kept = () => response && { status: response.statusCode ?? 0, body: said(response) }
     const fail = (thrown: unknown) => decide(transportFailure(name, thrown, kept()))
     const onAbort = () => decide(aborted(name, signal.reason, execution.timeoutMs, kept()))
     const answer = (from: IncomingMessage, reusable: boolean) => {
@@ -102,7 +104,7 @@ function exchange({ execution, target, context, url, name, open, body }: Exchang
             location: headers.location,
             retryAfter: headers['retry-after'],
             date: headers.date,
-            response: { status, body: excerpt.text(headers['content-encoding']) },
+            response: { status, body: said(from) },
           },
           target.success,
           Date.now(),

@@ -1,5 +1,5 @@
 import type { Outcome } from './outcome.ts'
-import type { Target } from './target.ts'
+import type { Target } from './target/target.ts'
 
 /** One attempt as a target sees it. */
 export interface Execution {
@@ -20,6 +20,8 @@ export interface Execution {
   traceparent?: string | null | undefined
   /** Lost before: give it a thread of its own, so that it can take no neighbour with it. */
   alone: boolean
+  /** Runs with the same one go to the same thread, as long as it lives, and never to two at a time; null: to any. */
+  affinity?: string | null | undefined
 }
 
 export interface Progress {

@@ -21,6 +21,11 @@ export const LIMITS = {
   minTimeoutMs: 1,
   maxTimeoutMs: 7 * 24 * 3_600_000,
   retryAfterMs: 24 * 3_600_000,
+  /**
+   * What is claimed is started within this time of its claim, or not at all: a row that its node does not name for longer is
+   * given back (PROTOCOL 3), and may run elsewhere.
+   */
+  startKnownWithinMs: 4_000,
 } as const
 
 /** Priorities run from 0 to 9, higher first. */

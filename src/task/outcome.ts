@@ -25,3 +25,7 @@ export type Outcome =
   | { kind: 'returned' }
 
 export type OutcomeKind = Outcome['kind']
+
+export function failed(error: string, retryable: boolean): Outcome {
+  return { kind: 'failed', retryable, error }
+}

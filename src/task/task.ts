@@ -26,6 +26,11 @@ export interface NewTask {
   origin: Origin
   /** W3C trace context that it was submitted with. */
   traceparent?: string | null | undefined
+  /** Where it is addressed to when not to a queue; `queue` is then the exchange's line (`lineOf`) until it is stored. */
+  exchange?: string | null | undefined
+  routingKey?: string | null | undefined
+  /** JSON text of a StrayMessage: headers that its messages bear. */
+  message?: string | null | undefined
 }
 
 /** A task in the hands of a node: its row is running, and attempt and node are that node's. */
@@ -49,6 +54,24 @@ export interface ClaimedTask {
   traceparent?: string | null | undefined
   /** For how long it had been due when it was claimed, in milliseconds. */
   waitedMs?: number | undefined
+}
+
+/** A task on its way into the broker: its row is queued, and the attempt that the message is for is one more than the row's. */
+export interface QueuedTask {
+  id: string
+  queue: string
+  type: string | null
+  payload: string
+  priority: number
+  /** The number of the attempt that a delivery of this message begins. */
+  attempt: number
+  createdAt: string
+  traceparent?: string | null | undefined
+  /** Where it was addressed to, when not to a queue; not of a copy that one of an exchange's queues got. */
+  exchange?: string | null | undefined
+  routingKey?: string | null | undefined
+  /** JSON text: what its messages bear beside our own headers. */
+  headers?: string | null | undefined
 }
 
 /** A claimed task as its settlement names it. */

@@ -26,8 +26,6 @@ async function beating(changes: Partial<HeartDeps> = {}) {
         beats.push(beat)
         return answer()
       },
-      settle: () => Promise.reject(new Error('not asked for')),
-      report: () => Promise.reject(new Error('not asked for')),
     },
     clock,
     log: silent,
@@ -83,6 +81,19 @@ test('a row that was not named in two beats running is given back, one that is k
   hands.push({ id: arriving.id, started: false })
   await advance(5_000)
   expect(givenBack).toEqual([{ ...stray, outcome: { kind: 'returned' } }])
+})
+
+test('a row that its claim may start still is not given back, however soon one beat follows another', async () => {
+  const { heart, givenBack, answers, advance } = await beating()
+  const stray = attemptOf(claimedTask())
+  answers(() => ({ ...alive, unnamed: [stray] }))
+  for (let beat = 0; beat < 5; beat++) {
+    heart.beatSoon()
+    await advance(799)
+  }
+  expect(givenBack).toEqual([])
+  await advance(5_000)
+  expect(givenBack).toHaveLength(1)
 })
 
 test('a row that was unnamed once, then as another attempt, is not given back', async () => {
@@ -203,4 +214,24 @@ test('a dead node that cannot join tries again until it can, and then is revived
   expect(told).toEqual(['revived'])
   expect(heart.mayStart()).toBe(true)
   expect(joined.has(heart.node())).toBe(true)
+})
+
+test('PROTOCOL 5: a dead node that joined and did not hear so joins again, and begins anew once', async () => {
+  const told: string[] = []
+  let beats = 0
+  const { heart, answers, advance } = await beating({
+    async join(id) {
+      told.push(`join ${id}`)
+      if (id === 'node-2') throw new Error('the connection died before the answer')
+    },
+    onDead: async () => void told.push('dead'),
+    onRevived: async () => void told.push('revived'),
+  })
+  answers(() => ({ ...alive, alive: beats++ > 0 }))
+  await advance(5_000)
+  expect(heart.mayStart()).toBe(false)
+  await advance(500)
+  await advance(5_000)
+  expect(told).toEqual(['join node-1', 'dead', 'join node-2', 'join node-3', 'revived'])
+  expect(heart.mayStart()).toBe(true)
 })

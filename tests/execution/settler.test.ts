@@ -16,8 +16,6 @@ function settling(changes: Partial<SettlerDeps> = {}) {
       calls.push({ node, settlements })
       return settlements.map(({ id }) => ({ id, late: false, status: 'succeeded', delayMs: 0 }))
     },
-    beat: () => Promise.reject(new Error('not asked for')),
-    report: () => Promise.reject(new Error('not asked for')),
   }
   const settler = createSettler({
     ledger,

@@ -1,9 +1,19 @@
 import { expect, test } from 'bun:test'
 import { createInProcessBroker } from '../../src/broker/in-process.ts'
+import { claimedMessage } from '../../src/broker/wire-form.ts'
+import { fusedIntake } from '../../src/execution/intake.ts'
 import { startWorker } from '../../src/execution/worker.ts'
 import { ManualClock } from '../../src/runtime/clock.ts'
 import type { ClaimedTask } from '../../src/task/task.ts'
-import { CountedClock, claimedTask, consumer, heldExecutor, heldSettler, turns } from '../support/services.ts'
+import {
+  CountedClock,
+  claimedTask,
+  consumer,
+  heldExecutor,
+  heldSettler,
+  turns,
+  unlimited,
+} from '../support/services.ts'
 
 /** A worker on a real broker, with targets and commits that end when the test says so. */
 function working(order: Parameters<typeof consumer>[0] = {}, mayStart: () => boolean = () => true) {
@@ -12,18 +22,19 @@ function working(order: Parameters<typeof consumer>[0] = {}, mayStart: () => boo
   const executor = heldExecutor()
   const settler = heldSettler()
   const worker = startWorker(consumer(order), {
-    broker,
+    intake: fusedIntake(broker),
     executor,
     settler,
     clock,
     mayStart,
     reported: () => undefined,
+    ...unlimited,
   })
   /** Hands over as many tasks as there is room, or `count`; gives those taken. */
   const deliver = async (count = broker.room('work'), task: Partial<ClaimedTask> = {}) => {
     const tasks = Array.from({ length: count }, () => claimedTask(task))
-    const refused = await broker.publish(tasks.map((one) => ({ queue: 'work', task: one })))
-    return tasks.filter((one) => !refused.some((message) => message.task === one))
+    const ends = await broker.publish(tasks.map(claimedMessage))
+    return tasks.filter((_, index) => ends[index] === 'confirmed')
   }
   const outcomes = () => settler.settled.map(({ id, outcome }) => ({ id, kind: outcome.kind }))
   /** Tasks that end at once, for so long: the prefetch grows. */
@@ -274,15 +285,16 @@ test('an outcome waits for what its task reported', async () => {
   const settler = heldSettler()
   const written = Promise.withResolvers<void>()
   const worker = startWorker(consumer(), {
-    broker,
+    intake: fusedIntake(broker),
     executor,
     settler,
     clock,
     mayStart: () => true,
     reported: () => written.promise,
+    ...unlimited,
   })
   const task = claimedTask()
-  await broker.publish([{ queue: 'work', task }])
+  await broker.publish([claimedMessage(task)])
   executor.end(task.id)
   await turns()
   expect(settler.settled).toEqual([])
@@ -291,4 +303,35 @@ test('an outcome waits for what its task reported', async () => {
   await worker.idle()
   expect(settler.settled).toHaveLength(1)
   worker.quiet()
+})
+
+test('PROTOCOL 13: what may take longer than the broker waits is acked when it is claimed, and counts as held all the same', async () => {
+  const broker = createInProcessBroker()
+  const executor = heldExecutor()
+  const settler = heldSettler()
+  const worker = startWorker(consumer({ concurrency: 2, timeoutMs: 3_600_000 }), {
+    intake: fusedIntake(broker),
+    executor,
+    settler,
+    clock: new ManualClock(),
+    mayStart: () => true,
+    reported: () => undefined,
+    ...unlimited,
+    longestDeliveryMs: 60_000,
+  })
+  const tasks = [claimedTask(), claimedTask(), claimedTask()]
+  expect(broker.room('work')).toBe(2)
+  expect(await broker.publish(tasks.map(claimedMessage))).toEqual(['confirmed', 'confirmed', 'returned'])
+  await turns()
+  // Both deliveries have ended, and nothing more is taken: no slot is free.
+  expect(broker.room('work')).toBe(0)
+  expect(executor.running()).toHaveLength(2)
+  executor.end(tasks[0]?.id ?? '')
+  await turns()
+  expect(broker.room('work')).toBe(1)
+  executor.end(tasks[1]?.id ?? '')
+  await turns()
+  expect(settler.settled).toHaveLength(2)
+  worker.quiet()
+  await worker.idle()
 })

@@ -8,6 +8,7 @@ import type { Execution } from '../../src/task/executor.ts'
 import { LIMITS } from '../../src/task/limits.ts'
 import type { Outcome } from '../../src/task/outcome.ts'
 import { callOf } from '../execution/executor.conformance.ts'
+import { targetContext } from '../support/target-context.ts'
 
 let base: string
 let dir: string
@@ -23,8 +24,7 @@ afterEach(() => rm(base, { recursive: true }))
 const write = (file: string, text: string) => writeFile(join(dir, file), text)
 
 function run(name: string, over: Partial<Execution> = {}, from: string | null = dir): Promise<Outcome> {
-  const { signal } = new AbortController()
-  return createHandlerTarget({ dir: from })(callOf(name, over), { signal, log: () => {}, progress: () => {} })
+  return createHandlerTarget({ dir: from })(callOf(name, over), targetContext())
 }
 
 describe('a handler', () => {
@@ -77,7 +77,7 @@ describe('a handler', () => {
     await write('a.ts', 'export default () => "called"')
     const controller = new AbortController()
     const target = createHandlerTarget({ dir })
-    const outcome = target(callOf('a'), { signal: controller.signal, log: () => {}, progress: () => {} })
+    const outcome = target(callOf('a'), targetContext({ signal: controller.signal }))
     controller.abort()
     expect(await outcome).toMatchObject({ kind: 'failed', error: 'aborted before the handler was called' })
   })
@@ -85,10 +85,7 @@ describe('a handler', () => {
   test('is loaded once, however many tasks come at a time', async () => {
     await write('a.ts', 'let calls = 0; export default () => ++calls')
     const target = createHandlerTarget({ dir })
-    const { signal } = new AbortController()
-    const outcomes = await Promise.all(
-      [1, 2, 3].map(() => target(callOf('a'), { signal, log: () => {}, progress: () => {} })),
-    )
+    const outcomes = await Promise.all([1, 2, 3].map(() => target(callOf('a'), targetContext())))
     expect(outcomes.map((outcome) => 'result' in outcome && outcome.result)).toEqual(['1', '2', '3'])
   })
 })
@@ -110,7 +107,7 @@ describe('a handler that cannot be called', () => {
 
   test('is found as soon as it is written', async () => {
     const target = createHandlerTarget({ dir })
-    const context = { signal: new AbortController().signal, log: () => {}, progress: () => {} }
+    const context = targetContext()
     expect(await target(callOf('late'), context)).toMatchObject({ kind: 'failed' })
     await write('late.ts', 'export default () => 1')
     expect(await target(callOf('late'), context)).toEqual({ kind: 'succeeded', result: '1' })

@@ -1,10 +1,11 @@
-import { createEgress } from '../../src/runtime/egress.ts'
-import type { EgressRules } from '../../src/runtime/egress-rules.ts'
+import { createEgress } from '../../src/runtime/egress/egress.ts'
+import type { EgressRules } from '../../src/runtime/egress/rules.ts'
 import { createHttpTarget } from '../../src/targets/http.ts'
-import type { RunTarget, TargetContext } from '../../src/task/attempt.ts'
+import type { RunTarget } from '../../src/task/attempt/attempt.ts'
 import type { Execution } from '../../src/task/executor.ts'
 import type { Outcome } from '../../src/task/outcome.ts'
-import type { HttpTarget } from '../../src/task/target.ts'
+import type { HttpTarget } from '../../src/task/target/target.ts'
+import { targetContext } from '../support/target-context.ts'
 
 export const TASK_ID = '0199f3a2-7c41-7d33-9f0e-5b1f6c2d8a11'
 
@@ -30,7 +31,7 @@ export function attemptHttp(
     ...execution
   }: Partial<Execution> & { run?: RunTarget; signal?: AbortSignal } = {},
 ): Promise<Outcome> {
-  const context: TargetContext = { signal, log: () => {}, progress: () => {} }
+  const context = targetContext({ signal })
   const whole: Execution = {
     id: TASK_ID,
     queue: 'default',
