@@ -19,6 +19,17 @@ CREATE TYPE public.task_status AS ENUM (
 );
 
 --
+-- Name: bindings; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.bindings (
+    exchange text NOT NULL,
+    queue text NOT NULL,
+    routing_key text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+--
 -- Name: consumers; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -31,6 +42,7 @@ CREATE TABLE public.consumers (
     paused boolean DEFAULT false NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    rate_limit jsonb,
     CONSTRAINT consumers_concurrency_check CHECK (((concurrency >= 1) AND (concurrency <= 10000)))
 );
 
@@ -70,6 +82,65 @@ ALTER TABLE public.events ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     NO MINVALUE
     NO MAXVALUE
     CACHE 1
+);
+
+--
+-- Name: exchanges; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.exchanges (
+    name text NOT NULL,
+    type text NOT NULL,
+    conflict text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+--
+-- Name: files; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.files (
+    id uuid NOT NULL,
+    source uuid NOT NULL,
+    path text NOT NULL,
+    generation integer DEFAULT 1 NOT NULL,
+    size bigint,
+    modified text,
+    exact text,
+    unsure_until timestamp with time zone,
+    status text NOT NULL,
+    stable integer DEFAULT 1 NOT NULL,
+    stable_at timestamp with time zone DEFAULT now() NOT NULL,
+    listed_at timestamp with time zone DEFAULT now() NOT NULL,
+    marker text,
+    asked boolean DEFAULT false NOT NULL,
+    failures integer DEFAULT 0 NOT NULL,
+    retry_at timestamp with time zone,
+    paused boolean DEFAULT false NOT NULL,
+    sha256 text,
+    spool text,
+    spool_node uuid,
+    task uuid,
+    bytes_read bigint DEFAULT 0 NOT NULL,
+    records_read bigint DEFAULT 0 NOT NULL,
+    records_rejected bigint DEFAULT 0 NOT NULL,
+    attempt_at timestamp with time zone,
+    attempt_bytes bigint,
+    attempt_records bigint,
+    checkpoint json,
+    tasks jsonb,
+    after text,
+    after_at timestamp with time zone,
+    after_failures integer DEFAULT 0 NOT NULL,
+    after_error text,
+    location text,
+    duplicate_of uuid,
+    error text,
+    seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    fetched_at timestamp with time zone,
+    imported_at timestamp with time zone,
+    finished_at timestamp with time zone
 );
 
 --
@@ -131,6 +202,16 @@ CREATE TABLE public.kysely_migration_lock (
 );
 
 --
+-- Name: locks; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.locks (
+    name text NOT NULL,
+    node uuid NOT NULL,
+    taken_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+--
 -- Name: nodes; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -145,7 +226,10 @@ CREATE TABLE public.nodes (
     left_at timestamp with time zone,
     dead_at timestamp with time zone,
     started_tasks uuid[] DEFAULT '{}'::uuid[] NOT NULL,
-    state jsonb NOT NULL
+    state jsonb NOT NULL,
+    broker text DEFAULT 'in-process'::text NOT NULL,
+    confirmed bigint DEFAULT 0 NOT NULL,
+    key_id text
 );
 
 --
@@ -159,7 +243,28 @@ CREATE TABLE public.queues (
     retention jsonb NOT NULL,
     paused boolean DEFAULT false NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    max_priority smallint,
+    window_size integer,
+    settlement text DEFAULT 'outcome'::text NOT NULL,
+    dead_letter boolean DEFAULT true NOT NULL,
+    dispatch_order text DEFAULT 'due'::text NOT NULL,
+    report_within_ms bigint,
+    conflict text,
+    CONSTRAINT queues_max_priority_check CHECK (((max_priority >= 0) AND (max_priority <= 9))),
+    CONSTRAINT queues_window_size_check CHECK ((window_size > 0))
+);
+
+--
+-- Name: rejects; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.rejects (
+    file uuid NOT NULL,
+    number bigint NOT NULL,
+    line bigint NOT NULL,
+    reason text NOT NULL,
+    raw text NOT NULL
 );
 
 --
@@ -190,6 +295,32 @@ CREATE TABLE public.schedules (
 CREATE TABLE public.settings (
     name text NOT NULL,
     value jsonb NOT NULL
+);
+
+--
+-- Name: sources; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.sources (
+    id uuid NOT NULL,
+    name text NOT NULL,
+    settings jsonb NOT NULL,
+    auth jsonb,
+    secret bytea,
+    secret_key text,
+    paused boolean DEFAULT false NOT NULL,
+    managed_by text,
+    external_id text,
+    gone_at timestamp with time zone,
+    pinned jsonb,
+    alert jsonb,
+    next_poll_at timestamp with time zone NOT NULL,
+    polled_at timestamp with time zone,
+    listed_at timestamp with time zone,
+    poll jsonb,
+    poll_failures integer DEFAULT 0 NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
 --
@@ -232,9 +363,32 @@ CREATE TABLE public.tasks (
     started_at timestamp with time zone,
     finished_at timestamp with time zone,
     traceparent text,
+    publisher uuid,
+    publish_no bigint,
+    exchange text,
+    routing_key text,
+    message json,
     CONSTRAINT tasks_priority_check CHECK (((priority >= 0) AND (priority <= 9)))
 )
 WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='5000', autovacuum_vacuum_insert_scale_factor='0.2', autovacuum_analyze_scale_factor='0.1', autovacuum_vacuum_cost_delay='1');
+
+--
+-- Name: tokens; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.tokens (
+    consumer uuid NOT NULL,
+    tokens double precision NOT NULL,
+    refilled_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+)
+WITH (fillfactor='50');
+
+--
+-- Name: bindings bindings_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.bindings
+    ADD CONSTRAINT bindings_pkey PRIMARY KEY (exchange, queue, routing_key);
 
 --
 -- Name: consumers consumers_pkey; Type: CONSTRAINT; Schema: public; Owner: -
@@ -256,6 +410,27 @@ ALTER TABLE ONLY public.counters
 
 ALTER TABLE ONLY public.events
     ADD CONSTRAINT events_pkey PRIMARY KEY (id);
+
+--
+-- Name: exchanges exchanges_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.exchanges
+    ADD CONSTRAINT exchanges_pkey PRIMARY KEY (name);
+
+--
+-- Name: files files_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.files
+    ADD CONSTRAINT files_pkey PRIMARY KEY (id);
+
+--
+-- Name: files files_source_path_generation_key; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.files
+    ADD CONSTRAINT files_source_path_generation_key UNIQUE (source, path, generation);
 
 --
 -- Name: fires fires_pkey; Type: CONSTRAINT; Schema: public; Owner: -
@@ -286,6 +461,13 @@ ALTER TABLE ONLY public.kysely_migration
     ADD CONSTRAINT kysely_migration_pkey PRIMARY KEY (name);
 
 --
+-- Name: locks locks_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.locks
+    ADD CONSTRAINT locks_pkey PRIMARY KEY (name);
+
+--
 -- Name: nodes nodes_pkey; Type: CONSTRAINT; Schema: public; Owner: -
 --
 
@@ -298,6 +480,13 @@ ALTER TABLE ONLY public.nodes
 
 ALTER TABLE ONLY public.queues
     ADD CONSTRAINT queues_pkey PRIMARY KEY (name);
+
+--
+-- Name: rejects rejects_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.rejects
+    ADD CONSTRAINT rejects_pkey PRIMARY KEY (file, number);
 
 --
 -- Name: schedules schedules_pkey; Type: CONSTRAINT; Schema: public; Owner: -
@@ -314,6 +503,20 @@ ALTER TABLE ONLY public.settings
     ADD CONSTRAINT settings_pkey PRIMARY KEY (name);
 
 --
+-- Name: sources sources_name_key; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.sources
+    ADD CONSTRAINT sources_name_key UNIQUE (name);
+
+--
+-- Name: sources sources_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.sources
+    ADD CONSTRAINT sources_pkey PRIMARY KEY (id);
+
+--
 -- Name: tasks tasks_pkey; Type: CONSTRAINT; Schema: public; Owner: -
 --
 
@@ -321,10 +524,59 @@ ALTER TABLE ONLY public.tasks
     ADD CONSTRAINT tasks_pkey PRIMARY KEY (id);
 
 --
+-- Name: tokens tokens_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.tokens
+    ADD CONSTRAINT tokens_pkey PRIMARY KEY (consumer);
+
+--
+-- Name: bindings_queue; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX bindings_queue ON public.bindings USING btree (queue);
+
+--
 -- Name: consumers_queue; Type: INDEX; Schema: public; Owner: -
 --
 
 CREATE INDEX consumers_queue ON public.consumers USING btree (queue);
+
+--
+-- Name: files_after; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX files_after ON public.files USING btree (source, after_at) WHERE (after = 'pending'::text);
+
+--
+-- Name: files_content; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX files_content ON public.files USING btree (source, sha256) WHERE (sha256 IS NOT NULL);
+
+--
+-- Name: files_source; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX files_source ON public.files USING btree (source, seen_at, id);
+
+--
+-- Name: files_task; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX files_task ON public.files USING btree (task) WHERE (task IS NOT NULL);
+
+--
+-- Name: files_unfinished; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX files_unfinished ON public.files USING btree (task) WHERE ((finished_at IS NULL) AND (task IS NOT NULL));
+
+--
+-- Name: files_waiting; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX files_waiting ON public.files USING btree (source, status) WHERE (status = ANY (ARRAY['seen'::text, 'ready'::text, 'fetching'::text]));
 
 --
 -- Name: fires_schedule; Type: INDEX; Schema: public; Owner: -
@@ -339,10 +591,34 @@ CREATE INDEX fires_schedule ON public.fires USING btree (schedule, id);
 CREATE INDEX schedules_wake ON public.schedules USING btree (wake_at) WHERE (NOT paused);
 
 --
+-- Name: sources_due; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX sources_due ON public.sources USING btree (next_poll_at) WHERE ((NOT paused) AND (alert IS NULL) AND (gone_at IS NULL));
+
+--
+-- Name: sources_external; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE UNIQUE INDEX sources_external ON public.sources USING btree (managed_by, external_id) WHERE (managed_by IS NOT NULL);
+
+--
+-- Name: sources_secret_key; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX sources_secret_key ON public.sources USING btree (secret_key) WHERE (secret IS NOT NULL);
+
+--
 -- Name: tasks_created; Type: INDEX; Schema: public; Owner: -
 --
 
 CREATE INDEX tasks_created ON public.tasks USING btree (created_at, id);
+
+--
+-- Name: tasks_exchange_idempotency; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE UNIQUE INDEX tasks_exchange_idempotency ON public.tasks USING btree (exchange, idempotency_key) WHERE ((exchange IS NOT NULL) AND (idempotency_key IS NOT NULL));
 
 --
 -- Name: tasks_finished; Type: INDEX; Schema: public; Owner: -
@@ -363,6 +639,12 @@ CREATE UNIQUE INDEX tasks_idempotency ON public.tasks USING btree (queue, idempo
 CREATE INDEX tasks_parent ON public.tasks USING btree (parent_id, created_at, id) WHERE (parent_id IS NOT NULL);
 
 --
+-- Name: tasks_queued; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX tasks_queued ON public.tasks USING btree (queue, publisher, publish_no) WHERE (status = 'queued'::public.task_status);
+
+--
 -- Name: tasks_unfinished; Type: INDEX; Schema: public; Owner: -
 --
 
@@ -375,6 +657,20 @@ CREATE INDEX tasks_unfinished ON public.tasks USING btree (status, created_at, i
 CREATE INDEX tasks_waiting ON public.tasks USING btree (queue, priority, due_at, id) WHERE (status = ANY (ARRAY['pending'::public.task_status, 'retrying'::public.task_status]));
 
 --
+-- Name: bindings bindings_exchange_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.bindings
+    ADD CONSTRAINT bindings_exchange_fkey FOREIGN KEY (exchange) REFERENCES public.exchanges(name) ON DELETE CASCADE;
+
+--
+-- Name: bindings bindings_queue_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.bindings
+    ADD CONSTRAINT bindings_queue_fkey FOREIGN KEY (queue) REFERENCES public.queues(name) ON DELETE CASCADE;
+
+--
 -- Name: consumers consumers_queue_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
 --
 
@@ -382,11 +678,32 @@ ALTER TABLE ONLY public.consumers
     ADD CONSTRAINT consumers_queue_fkey FOREIGN KEY (queue) REFERENCES public.queues(name);
 
 --
+-- Name: files files_source_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.files
+    ADD CONSTRAINT files_source_fkey FOREIGN KEY (source) REFERENCES public.sources(id) ON DELETE CASCADE;
+
+--
 -- Name: fires fires_schedule_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
 --
 
 ALTER TABLE ONLY public.fires
     ADD CONSTRAINT fires_schedule_fkey FOREIGN KEY (schedule) REFERENCES public.schedules(name) ON DELETE CASCADE;
+
+--
+-- Name: rejects rejects_file_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.rejects
+    ADD CONSTRAINT rejects_file_fkey FOREIGN KEY (file) REFERENCES public.files(id) ON DELETE CASCADE;
+
+--
+-- Name: tokens tokens_consumer_fkey; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.tokens
+    ADD CONSTRAINT tokens_consumer_fkey FOREIGN KEY (consumer) REFERENCES public.consumers(id) ON DELETE CASCADE;
 
 --
 -- PostgreSQL database dump complete

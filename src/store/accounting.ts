@@ -1,6 +1,6 @@
 import { type Kysely, sql } from 'kysely'
 import type { Status } from '../task/status.ts'
-import type { Tables } from './tables.ts'
+import type { Tables } from './database/tables.ts'
 
 /** Why a task waits although it was due a minute ago. */
 export type OverdueReason = 'queue-paused' | 'no-consumer' | 'consumer-paused' | 'other'
@@ -22,6 +22,7 @@ export interface Accounting {
 export const OVERDUE = sql<{ queue: string; tasks: number; oldest: string; reason: OverdueReason }>`
   select late.*, case
     when q.paused then 'queue-paused'
+    when q.name is null then 'other'
     when not exists (select from consumers c where c.queue = late.queue) then 'no-consumer'
     when not exists (select from consumers c where c.queue = late.queue and not c.paused) then 'consumer-paused'
     else 'other' end as reason

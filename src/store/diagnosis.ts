@@ -1,7 +1,7 @@
 import { type Kysely, sql } from 'kysely'
 import { OVERDUE, type OverdueReason } from './accounting.ts'
+import type { Tables } from './database/tables.ts'
 import { SILENT_AFTER } from './nodes.ts'
-import type { Tables } from './tables.ts'
 
 /*
  * What `longshore doctor` asks: each answer is small, however large the ledger is, and changes nothing.
@@ -18,9 +18,11 @@ export async function clockSkew(db: Db): Promise<{ skewMs: number; uncertainMs: 
   return { skewMs: (rows[0]?.now ?? Number.NaN) - (asked + answered) / 2, uncertainMs: (answered - asked) / 2 }
 }
 
-const LEDGER_TABLES = [
-  ...['tasks', 'queues', 'consumers', 'nodes', 'counters', 'keys', 'settings', 'schedules', 'fires', 'events'],
-]
+const LEDGER_TABLES = Object.keys({
+  ...{ tasks: true, queues: true, exchanges: true, bindings: true, consumers: true, tokens: true, locks: true },
+  ...{ nodes: true, counters: true, keys: true, settings: true, schedules: true, fires: true, events: true },
+  ...{ sources: true, files: true, rejects: true },
+} satisfies Record<keyof Tables, true>)
 
 /** What this user may not do: `create` in the schema, or `select`, `insert`, `update`, `delete` on a table. */
 export async function missingRights(db: Db): Promise<{ user: string; missing: { right: string; on: string }[] }> {

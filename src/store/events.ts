@@ -1,6 +1,6 @@
 import type { Pool } from 'pg'
 import type { Origin, Status } from '../task/status.ts'
-import { inTransaction, prepared } from './statement.ts'
+import { inTransaction, prepared } from './database/statement.ts'
 
 /** A task as an event tells it: what it was when the event was written. */
 export interface TaskChange {

@@ -1,5 +1,5 @@
 import type { Pool } from 'pg'
-import { prepared } from './statement.ts'
+import { prepared } from './database/statement.ts'
 
 /** What these nodes have accepted, by queue and origin. */
 export function acceptedBy(

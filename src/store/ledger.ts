@@ -3,16 +3,23 @@ import type { Report } from '../task/executor.ts'
 import type { Ledger } from '../task/ledger.ts'
 import { LIMITS } from '../task/limits.ts'
 import type { RetryPolicy } from '../task/retry-policy.ts'
+import { hold, release } from './database/locks.ts'
+import { repeated } from './database/statement.ts'
 import { beatNode } from './nodes.ts'
-import { repeated } from './statement.ts'
+import { claimDeliveries } from './tasks/claim/claim-deliveries.ts'
 import { settleTasks } from './tasks/settle.ts'
+import { takeTokens } from './topology/tokens.ts'
 
 /** The ledger itself, for nodes with a database. */
 export function createStoreLedger(pool: Pool, retryOf: (queue: string) => RetryPolicy): Ledger {
   return {
+    claim: (claim) => claimDeliveries(pool, claim),
     settle: (node, settlements) => settleTasks(pool, node, settlements, retryOf),
     beat: (beat) => beatNode(pool, beat),
     report: (node, reports) => writeReports(pool, node, reports),
+    takeTokens: (consumer, count) => takeTokens(pool, consumer, count),
+    hold: (node, name) => hold(pool, node, name),
+    release: (node, name) => release(pool, node, name),
   }
 }
 

@@ -1,43 +1,82 @@
 import type { Pool } from 'pg'
+import { Problem } from '../runtime/errors.ts'
 import type { Attempt, Beat, BeatAnswer, NodeState } from '../task/ledger.ts'
 import { attemptOf } from '../task/task.ts'
-import { inTransaction } from './statement.ts'
+import { inTransaction } from './database/statement.ts'
+import { ATTEMPT_COLUMNS, type AttemptRow } from './tasks/claim/known-attempts.ts'
 
 export interface NewNode {
   id: string
   name: string
   version: string
   roles: readonly string[]
+  /** Kind and vhost: `in-process`, or `rabbitmq:/`. */
+  broker: string
   state: NodeState
+  /** The key that a worker without a database came with. */
+  key?: string | undefined
 }
 
-/** Enters a node into the ledger, alive from now. Its id was never used before (PROTOCOL 5). */
+/** Serialises joins: of two nodes that differ and start at once, one sees the other. */
+const JOIN_LOCK = 7_431_012
+
+/**
+ * Enters a node into the ledger, alive from now. Its id was never used before (PROTOCOL 5). Rejects with the Problem
+ * `conflict` while a living node uses another broker (PROTOCOL 12): what one hands out the other would never see.
+ */
 export async function joinNode(pool: Pool, node: NewNode): Promise<void> {
-  await pool.query(
-    `insert into nodes (id, name, version, roles, state) values ($1, $2, $3, $4, $5::text::jsonb)
-     on conflict (id) do nothing`,
-    [node.id, node.name, node.version, node.roles, JSON.stringify(node.state)],
-  )
+  await inTransaction(pool, async (tx) => {
+    await tx.query('select pg_advisory_xact_lock($1)', [JOIN_LOCK])
+    const { rows } = await tx.query<{ id: string; name: string; broker: string }>(
+      `select id, name, broker from nodes n where id <> $1 and broker <> $2 and ${IS_ALIVE} order by id limit 1`,
+      [node.id, node.broker],
+    )
+    const [other] = rows
+    if (other) {
+      throw new Problem(
+        'conflict',
+        `The node "${other.name}" (${other.id}) uses the broker ${other.broker}, and this one ${node.broker}: all nodes need the same AMQP_URL. Stop that node first; if it was killed, try again in 15 s.`,
+      )
+    }
+    await tx.query(
+      `insert into nodes (id, name, version, roles, broker, state, key_id) values ($1, $2, $3, $4, $5, $6::text::jsonb, $7)
+       on conflict (id) do nothing`,
+      [node.id, node.name, node.version, node.roles, node.broker, JSON.stringify(node.state), node.key ?? null],
+    )
+  })
 }
 
-/** Notes that a node ended in order; it holds nothing any more. */
-export async function leaveNode(pool: Pool, node: string): Promise<void> {
-  await pool.query('update nodes set left_at = now(), started_tasks = default where id = $1', [node])
+/** The key that a worker without a database came with; null for a node, undefined for an id that never joined. */
+export async function keyOfNode(pool: Pool, node: string): Promise<string | null | undefined> {
+  const { rows } = await pool.query<{ key: string | null }>('select key_id as key from nodes where id = $1', [node])
+  return rows[0]?.key
+}
+
+/** Notes that a node ended in order; it holds nothing any more, and every publish up to `confirmed` is confirmed. */
+export async function leaveNode(pool: Pool, node: string, confirmed = 0): Promise<void> {
+  await pool.query(
+    'update nodes set left_at = now(), started_tasks = default, confirmed = greatest(confirmed, $2) where id = $1',
+    [node, confirmed],
+  )
 }
 
 /** Without a beat for so long a node counts as dead (PROTOCOL 5); for what is told, not for what is decided. */
 export const SILENT_AFTER = "interval '15 s'"
 
+/** Of a row `n` of nodes: it lives, as far as its beats tell. */
+export const IS_ALIVE = `n.dead_at is null and n.left_at is null and n.beat_at > now() - ${SILENT_AFTER}`
+
 /** A beat that comes later than this after the one before it begins a new steady time. */
 const GAP = "interval '10 s'"
 
 /** Keeps a node alive and reconciles what it holds with what the ledger says (PROTOCOL 3). */
-export async function beatNode(pool: Pool, { node, held, started, state }: Beat): Promise<BeatAnswer> {
+export async function beatNode(pool: Pool, { node, held, started, state, confirmed = 0 }: Beat): Promise<BeatAnswer> {
   const { rowCount } = await pool.query(
     `update nodes set beat_at = now(), started_tasks = $2::uuid[], state = $3::text::jsonb,
+       confirmed = greatest(confirmed, $4),
        steady_since = case when beat_at < now() - ${GAP} then now() else steady_since end
      where id = $1 and dead_at is null`,
-    [node, started, JSON.stringify(state)],
+    [node, started, JSON.stringify(state), confirmed],
   )
   if (rowCount === 0) return { alive: false, cancel: [], unnamed: [], others: 0 }
   const { rows } = await pool.query<AttemptRow & { held: boolean }>(
@@ -89,13 +128,8 @@ export async function orphanedTasks(pool: Pool, limit: number): Promise<Orphan[]
   return rows.map((row) => ({ ...attemptOf(row), node: row.node, started: row.started }))
 }
 
-type AttemptRow = Omit<Attempt, 'standing'> & Attempt['standing']
-
-const ATTEMPT_COLUMNS = `t.id, t.queue, t.attempt, t.failures, t.max_attempts as "maxAttempts",
-  t.lost_starts as "lostStarts", t.parent_id as "parentId"`
-
-/** The owner of counters whose nodes are gone. */
-const GONE = '00000000-0000-0000-0000-000000000000'
+/** The owner of counters whose nodes are gone, and of what no node has accepted. */
+export const GONE = '00000000-0000-0000-0000-000000000000'
 
 /** Folds the counters of nodes that ended over an hour ago into one row a queue and origin, and forgets those nodes after a week. */
 export async function foldEndedNodes(pool: Pool): Promise<void> {

@@ -1,11 +1,8 @@
 import type { Selectable } from 'kysely'
-import type { Pool, PoolClient } from 'pg'
+import type { Pool } from 'pg'
 import type { FireOutcome } from '../task/schedule.ts'
-import { prepared } from './statement.ts'
-import type { SchedulesTable } from './tables.ts'
-
-/** The one connection of a transaction. */
-export type Transaction = PoolClient
+import { prepared, type Transaction } from './database/statement.ts'
+import type { SchedulesTable } from './database/tables.ts'
 
 /** A schedule with the last thing that became of it. Times are RFC 3339, UTC, milliseconds. */
 export interface Schedule {
@@ -131,12 +128,6 @@ export async function lockSchedule(tx: Transaction, name: string): Promise<Sched
   return rows[0]
 }
 
-/** Postgres's time in milliseconds since 1970; the only clock that schedules go by. */
-export async function databaseTime(tx: Pool | Transaction): Promise<number> {
-  const rows = await prepared<{ now: string }>(tx, 'database-time', 'select clock_timestamp() as now', [])
-  return Date.parse(rows[0]?.now as string)
-}
-
 /** True while a task of this schedule is not final. */
 export async function hasLiveTask(tx: Transaction, name: string): Promise<boolean> {
   const rows = await prepared<{ live: boolean }>(
@@ -240,11 +231,6 @@ export async function nextWake(pool: Pool): Promise<number | undefined> {
     [],
   )
   return rows[0]?.delayMs ?? undefined
-}
-
-export async function queueExists(tx: Transaction, queue: string): Promise<boolean> {
-  const { rowCount } = await tx.query('select from queues where name = $1', [queue])
-  return rowCount === 1
 }
 
 function time(ms: number | undefined): string {

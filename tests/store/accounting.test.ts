@@ -1,11 +1,11 @@
 import { afterEach, describe, expect, test } from 'bun:test'
 import { v7 as uuidv7 } from 'uuid'
 import { readAccounting } from '../../src/store/accounting.ts'
-import { insertConsumer } from '../../src/store/consumers.ts'
-import { listNodes, queueRates } from '../../src/store/node-list.ts'
-import { putQueue, setQueuePaused } from '../../src/store/queues.ts'
-import { DEFAULT_RETENTION } from '../../src/task/queue.ts'
+import { listNodes, workOfQueues } from '../../src/store/node-list.ts'
+import { insertConsumer } from '../../src/store/topology/consumers.ts'
+import { putQueue, setQueuePaused } from '../../src/store/topology/queues.ts'
 import { DEFAULT_RETRY_POLICY } from '../../src/task/retry-policy.ts'
+import { DEFAULT_RETENTION } from '../../src/task/topology/queue.ts'
 import { ENGINES, type TestDatabase, testDatabase } from '../support/database.ts'
 import { until } from '../support/until.ts'
 
@@ -121,7 +121,7 @@ describe.each([...ENGINES])('on %s Postgres', (engine) => {
     })
   })
 
-  test('a node is alive, dead or left, and only living ones count for rates', async () => {
+  test('a node is alive, dead or left, and only living ones count for slots and rates', async () => {
     const { db, pool } = await database()
     const state = (rate: number) => ({
       broker: 'in-process',
@@ -150,6 +150,7 @@ describe.each([...ENGINES])('on %s Postgres', (engine) => {
     ])
     expect(nodes[4]).toMatchObject({ version: '0', roles: ['api'], state: { broker: 'in-process' } })
     expect((await listNodes(db, 1, nodes[2]?.id)).map(({ name }) => name)).toEqual(['two'])
-    expect(await queueRates(db)).toEqual(new Map([['q', 6.5]]))
+    expect(await workOfQueues(db)).toEqual(new Map([['q', { slots: 2, rate: 6.5 }]]))
+    expect(await workOfQueues(db, nodes[4]?.id)).toEqual(new Map([['q', { slots: 1, rate: 4 }]]))
   })
 })

@@ -1,6 +1,6 @@
 import { createLog } from '../../src/runtime/log.ts'
-import { openDatabase } from '../../src/store/database.ts'
-import { migrate } from '../../src/store/migrate.ts'
+import { openDatabase } from '../../src/store/database/database.ts'
+import { migrate } from '../../src/store/database/migrate.ts'
 
 // usage: bun migrating-process.ts <url>; logs each migration that this process applied
 const log = createLog('info')

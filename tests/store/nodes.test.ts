@@ -59,16 +59,59 @@ describe.each(ENGINES)('nodes on %s', (engine) => {
     expect((await beat([held.id, toCancel.id])).unnamed).toEqual([])
   })
 
+  test('12: a node with another broker than one that lives does not join, and hears which one differs', async () => {
+    const join = (broker: string, id = v7()) =>
+      joinNode(ledger.pool, { id, name: `${broker}-node`, version: '0', roles: [], broker, state: IDLE })
+    const refused = join('rabbitmq:/')
+    await expect(refused).rejects.toThrow(
+      `The node "test" (${ledger.node}) uses the broker in-process, and this one rabbitmq:/`,
+    )
+    await expect(refused).rejects.toMatchObject({ code: 'conflict' })
+    await join('in-process')
+
+    await ledger.pool.query('update nodes set left_at = now()')
+    await join('rabbitmq:/')
+    await join('rabbitmq:/')
+    await expect(join('rabbitmq:/other')).rejects.toThrow('"rabbitmq:/-node"')
+    // Killed, and not found dead yet: it will not come back.
+    await ledger.pool.query(`update nodes set beat_at = now() - interval '16 s'`)
+    await join('in-process')
+    const { rows } = await ledger.pool.query(
+      `select distinct broker from nodes where beat_at > now() - interval '15 s'`,
+    )
+    expect(rows).toEqual([{ broker: 'in-process' }])
+  })
+
+  test('12: of two kinds that start at once one stays out', async () => {
+    await ledger.pool.query('update nodes set left_at = now()')
+    const brokers = ['in-process', 'rabbitmq:/', 'in-process', 'rabbitmq:/', 'in-process', 'rabbitmq:/']
+    const joins = await Promise.allSettled(
+      brokers.map((broker) =>
+        joinNode(ledger.pool, { id: v7(), name: 'n', version: '0', roles: [], broker, state: IDLE }),
+      ),
+    )
+    expect(joins.filter(({ status }) => status === 'fulfilled')).toHaveLength(3)
+    const { rows } = await ledger.pool.query('select distinct broker from nodes where left_at is null')
+    expect(rows).toHaveLength(1)
+  })
+
   test('5: a node that is marked dead stays dead, whatever it beats, and is told so', async () => {
     const other = await ledger.join()
     await silent(ledger.node, 16)
-    await silent(other, 14)
+    await silent(other, 12)
     const steady = await rescuer()
     expect(await markSilentNodes(ledger.pool, steady, 15_000)).toEqual([ledger.node])
     expect(await markSilentNodes(ledger.pool, steady, 15_000)).toEqual([])
 
     expect(await beat()).toEqual({ alive: false, cancel: [], unnamed: [], others: 0 })
-    await joinNode(ledger.pool, { id: ledger.node, name: 'again', version: '0', roles: [], state: IDLE })
+    await joinNode(ledger.pool, {
+      id: ledger.node,
+      name: 'again',
+      version: '0',
+      roles: [],
+      broker: 'in-process',
+      state: IDLE,
+    })
     expect((await beat()).alive).toBe(false)
     expect(await beat([], [], other)).toMatchObject({ alive: true, others: 1 })
     expect((await beat([], [], v7())).alive).toBe(false)
@@ -89,10 +132,10 @@ describe.each(ENGINES)('nodes on %s', (engine) => {
     const asSilent = await nodeWith(16, 60)
     const backAgain = await nodeWith(20, 60)
     await beat([], [], backAgain)
-    for (const hasty of [asSilent, backAgain, await nodeWith(1, 14)])
+    for (const hasty of [asSilent, backAgain, await nodeWith(1, 12)])
       expect(await markSilentNodes(ledger.pool, hasty, 15_000)).toEqual([])
 
-    const steady = await nodeWith(9, 60)
+    const steady = await nodeWith(7, 60)
     await beat([], [], steady)
     expect((await markSilentNodes(ledger.pool, steady, 15_000)).sort()).toEqual([dead, asSilent].sort())
   })

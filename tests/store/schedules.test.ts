@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
+import { databaseTime, inTransaction } from '../../src/store/database/statement.ts'
 import {
-  databaseTime,
   lastFires,
   listFires,
   listSchedules,
@@ -11,7 +11,6 @@ import {
   scheduleByName,
   storeSchedule,
 } from '../../src/store/schedules.ts'
-import { inTransaction } from '../../src/store/statement.ts'
 import { ENGINES, type TestDatabase, testDatabase } from '../support/database.ts'
 
 const RULE: Omit<ScheduleRule, 'name'> = {

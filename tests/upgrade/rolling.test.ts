@@ -6,8 +6,8 @@ import { pino } from 'pino'
 import { v7 } from 'uuid'
 import { migrations } from '../../db/migrations/index.ts'
 import { readAccounting } from '../../src/store/accounting.ts'
-import { openDatabase } from '../../src/store/database.ts'
-import { migrate } from '../../src/store/migrate.ts'
+import { openDatabase } from '../../src/store/database/database.ts'
+import { migrate } from '../../src/store/database/migrate.ts'
 import { adminUrl, ENGINES, type Engine, inDatabase, testDatabase } from '../support/database.ts'
 import { SUCCEEDED, type TaskLedger, taskLedger } from '../support/tasks.ts'
 import { loadOldLedger, OLD_SCHEMAS, statementsOf } from './old-ledger.ts'
@@ -104,7 +104,10 @@ function oldNode({ pool, node: _, ...ledger }: TaskLedger, statements: string[])
       const all = (value: unknown) => made.map(() => value)
       const columns = ['default', null, null, 0, null, null, 3, null, null, null, null, 'api'].map(all)
       const payloads = `[${made.map(() => '{"n":1.0}').join()}]`
-      return ids(statement('insert into tasks'), [made, ...columns, payloads, id])
+      const insert = statement('insert into tasks')
+      // Since schema 0004 it takes the trace contexts, too.
+      const traces = insert.includes('$16') ? [all(null)] : []
+      return ids(insert, [made, ...columns, payloads, id, ...traces])
     },
     claim: () => ids(statement('for update skip locked', "set status = 'running'"), ['default', 10, id, v7()]),
     async settle(task: string, outcome: string, status: string): Promise<string[]> {

@@ -20,7 +20,7 @@ for (const schema of OLD_SCHEMAS) {
     for (const [index, end] of ends.entries()) {
       if (end.status === 'rejected') throw new Error(`On the engine "${ENGINES[index]}"`, { cause: end.reason })
     }
-  }, 90_000)
+  }, 180_000)
 
   async function upgrade(engine: Engine): Promise<void> {
     await using old = await oldInstallation(engine, schema)

@@ -4,7 +4,7 @@ import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import pg from 'pg'
 import { pino } from 'pino'
-import { clientConfig } from '../../../src/store/database.ts'
+import { clientConfig } from '../../../src/store/database/database.ts'
 import { startEmbeddedPostgres } from '../../../src/store/postgres/embedded.ts'
 import { findPostmaster } from '../../../src/store/postgres/postmaster.ts'
 import { until } from '../../support/until.ts'
@@ -26,7 +26,7 @@ test('a Postgres whose longshore was killed is adopted, with its rows, and stops
     await after.stop()
   }
   expect(isRunning(before.pid)).toBe(false)
-}, 30_000)
+}, 90_000)
 
 test('of two starts that race for an orphan one adopts it and the other is refused', async () => {
   await using folder = await temporaryFolder()
@@ -42,7 +42,7 @@ test('of two starts that race for an orphan one adopts it and the other is refus
     for (const winner of winners) await winner.kill('SIGTERM')
   }
   await untilGone(pid)
-}, 30_000)
+}, 90_000)
 
 for (const kind of ['own', 'adopted'] as const) {
   test(`a killed postmaster (${kind}) is started again, the log says so, and the same connection options work`, async () => {
@@ -59,7 +59,11 @@ for (const kind of ['own', 'adopted'] as const) {
       expect(postgres.adopted).toBe(kind === 'adopted')
       await ask(postgres.connection, 'create table kept as select 7 as n')
       process.kill(postgres.pid, 'SIGKILL')
-      const rows = await until(() => ask(postgres.connection, 'select n from kept').catch(() => undefined))
+      // An orphan's end is seen after seconds.
+      const rows = await until(() => ask(postgres.connection, 'select n from kept').catch(() => undefined), {
+        what: 'the new Postgres',
+        timeoutMs: 60_000,
+      })
       expect(rows).toEqual([{ n: 7 }])
       await until(() => lines.some((line) => line.event === 'postgres-restarted'))
       expect(lines.some((line) => line.event === 'postgres-gone')).toBe(true)
@@ -67,7 +71,7 @@ for (const kind of ['own', 'adopted'] as const) {
       await postgres.stop()
     }
     expect(await processesOn(folder.path)).toEqual([])
-  }, 30_000)
+  }, 90_000)
 }
 
 test('five kills of the postmaster and its longshore, in turns and while rows are written, lose no committed row', async () => {
@@ -110,7 +114,7 @@ test('five kills of the postmaster and its longshore, in turns and while rows ar
   } finally {
     await postgres.stop()
   }
-}, 60_000)
+}, 120_000)
 
 test('a first start that is killed in the middle of initdb leaves nothing that the next one trips over', async () => {
   await using folder = await temporaryFolder()
@@ -135,7 +139,7 @@ test('a first start that is killed in the middle of initdb leaves nothing that t
   } finally {
     await postgres.stop()
   }
-}, 30_000)
+}, 90_000)
 
 test('a postmaster.pid left behind whose pid is now a stranger is not taken for a Postgres to adopt', async () => {
   await using folder = await temporaryFolder()
@@ -146,4 +150,4 @@ test('a postmaster.pid left behind whose pid is now a stranger is not taken for 
   await postgres.stop()
   await writeFile(join(data, 'postmaster.pid'), pidFile.replace(/^\d+/, String(process.pid)))
   expect(await findPostmaster(data)).toBeUndefined()
-}, 30_000)
+}, 90_000)

@@ -4,7 +4,7 @@ import { chmod, chown, cp, mkdir, readdir, readlink, rm, stat, writeFile } from 
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { pino } from 'pino'
-import { databaseProblem, isConnectionLoss } from '../../../src/store/database.ts'
+import { databaseProblem, isConnectionLoss } from '../../../src/store/database/database.ts'
 import { startEmbeddedPostgres } from '../../../src/store/postgres/embedded.ts'
 import { ask, isRunning, processesOn, startParent, temporaryFolder } from './start.ts'
 
@@ -43,7 +43,7 @@ test('as root below a folder that only root enters, cluster and programs live in
     await first.stop()
     await rm(elsewhere, { recursive: true, force: true })
   }
-}, 60_000)
+}, 120_000)
 
 test('programs in a folder that nobody may write are used where they lie', async () => {
   await using folder = await temporaryFolder()
@@ -57,7 +57,7 @@ test('programs in a folder that nobody may write are used where they lie', async
   } finally {
     await postgres.stop()
   }
-}, 30_000)
+}, 90_000)
 
 test('a DATA_DIR too deep for a socket address has its socket in a private folder in /tmp, removed at the stop', async () => {
   await using folder = await temporaryFolder()
@@ -72,7 +72,7 @@ test('a DATA_DIR too deep for a socket address has its socket in a private folde
     await postgres.stop()
   }
   await expect(stat(socketDir)).rejects.toThrow('ENOENT')
-}, 30_000)
+}, 90_000)
 
 test('an ordinary user runs it too, in a folder of its own', async () => {
   await using folder = await temporaryFolder()
@@ -86,21 +86,21 @@ test('an ordinary user runs it too, in a folder of its own', async () => {
     expect(await parent.kill('SIGTERM')).toBe(0)
   }
   expect(isRunning(pid)).toBe(false)
-}, 30_000)
+}, 90_000)
 
 test('a DATA_DIR that this user cannot write is refused with its path', async () => {
   await using folder = await temporaryFolder()
   const parent = await startParent(join(folder.path, 'data'), NOBODY)
   expect(parent.said).toMatchObject({ reason: 'unwritable', message: expect.stringContaining(`${folder.path}/data`) })
   expect(await parent.exited).toBe(1)
-}, 30_000)
+}, 90_000)
 
 test('a DATA_DIR that is a file is refused', async () => {
   await using folder = await temporaryFolder()
   await writeFile(join(folder.path, 'data'), '')
   const start = startEmbeddedPostgres({ dataDir: join(folder.path, 'data'), log })
   await expect(start).rejects.toMatchObject({ reason: 'unwritable' })
-}, 30_000)
+}, 90_000)
 
 test('a folder without programs for this platform says that DATABASE_URL is needed', async () => {
   await using folder = await temporaryFolder()
@@ -115,14 +115,14 @@ test('a folder without programs for this platform says that DATABASE_URL is need
   } finally {
     Object.defineProperty(process, 'arch', real)
   }
-}, 30_000)
+}, 90_000)
 
 test('a disk too small for a cluster is said clearly, and leaves no half cluster', async () => {
   await using disk = await smallDisk(20)
   const start = startEmbeddedPostgres({ dataDir: disk.path, log })
   await expect(start).rejects.toMatchObject({ reason: 'no-space', message: expect.stringContaining(disk.path) })
   expect((await readdir(join(disk.path, 'postgres'))).filter((name) => name.startsWith('data'))).toEqual([])
-}, 30_000)
+}, 90_000)
 
 test('a disk that is full when a made cluster starts is said clearly, and space makes it start', async () => {
   await using disk = await smallDisk(200)
@@ -136,7 +136,7 @@ test('a disk that is full when a made cluster starts is said clearly, and space 
   const postgres = await startEmbeddedPostgres({ dataDir: disk.path, log })
   expect(await ask(postgres.connection, 'select 1 as n')).toEqual([{ n: 1 }])
   await postgres.stop()
-}, 30_000)
+}, 90_000)
 
 test('a disk that fills up while rows are written is "storage-full", and space makes writing go on', async () => {
   await using disk = await smallDisk(200)
@@ -156,7 +156,7 @@ test('a disk that fills up while rows are written is "storage-full", and space m
   } finally {
     await postgres.stop()
   }
-}, 30_000)
+}, 90_000)
 
 /** A file system of its own in memory, so that "full" is real. Needs root. */
 async function smallDisk(megabytes: number) {

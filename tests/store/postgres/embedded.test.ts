@@ -44,12 +44,12 @@ test('the first start makes a cluster with checksums, UTF-8, code point order an
     expect(warm.adopted).toBe(false)
     expect(await ask<{ n: number }>(warm.connection, 'select n from kept')).toEqual([{ n: 42 }])
     // 20-50 ms alone; a machine busy with other tests gets room.
-    expect(took).toBeLessThan(2_000)
+    expect(took).toBeLessThan(5_000)
   } finally {
     await warm.stop()
   }
   expect(isRunning(warm.pid)).toBe(false)
-}, 30_000)
+}, 90_000)
 
 test('the embedded Postgres opens no TCP port, and only its own user enters its folder and password', async () => {
   await using folder = await temporaryFolder()
@@ -63,7 +63,7 @@ test('the embedded Postgres opens no TCP port, and only its own user enters its 
   } finally {
     await postgres.stop()
   }
-}, 30_000)
+}, 90_000)
 
 test('stop leaves no process, can be called twice, and the next start finds a clean shutdown', async () => {
   await using folder = await temporaryFolder()
@@ -75,7 +75,7 @@ test('stop leaves no process, can be called twice, and the next start finds a cl
   const said = await readFile(join(folder.path, 'postgres/postgres.log'), 'utf8')
   expect(said).toContain('database system was shut down at')
   expect(said).not.toContain('not properly shut down')
-}, 30_000)
+}, 90_000)
 
 test('a second start on the same DATA_DIR is refused and names the owner, who goes on', async () => {
   await using folder = await temporaryFolder()
@@ -95,7 +95,7 @@ test('a second start on the same DATA_DIR is refused and names the owner, who go
     await postgres.stop()
   }
   expect(await embeddedConnection(folder.path)).toBeUndefined()
-}, 30_000)
+}, 90_000)
 
 test('of two racing first starts one gets DATA_DIR and the other is refused', async () => {
   await using folder = await temporaryFolder()
@@ -108,7 +108,7 @@ test('of two racing first starts one gets DATA_DIR and the other is refused', as
   } finally {
     for (const winner of winners) await winner.kill('SIGTERM')
   }
-}, 30_000)
+}, 90_000)
 
 test("another major version's folder is refused with what to do, and left as it is", async () => {
   await using folder = await temporaryFolder()
@@ -121,7 +121,7 @@ test("another major version's folder is refused with what to do, and left as it 
   // The refusal gave DATA_DIR up again.
   await writeFile(file, '18\n')
   await (await startEmbeddedPostgres({ dataDir: folder.path, log })).stop()
-}, 30_000)
+}, 90_000)
 
 test('an operator can add settings in local.conf', async () => {
   await using folder = await temporaryFolder()
@@ -133,7 +133,7 @@ test('an operator can add settings in local.conf', async () => {
   } finally {
     await postgres.stop()
   }
-}, 30_000)
+}, 90_000)
 
 async function socketInodes(pid: number): Promise<Set<string>> {
   const fds = await readdir(`/proc/${pid}/fd`)

@@ -3,7 +3,7 @@ import { chmod, mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import pg from 'pg'
-import { type ConnectionOptions, clientConfig } from '../../../src/store/database.ts'
+import { type ConnectionOptions, clientConfig } from '../../../src/store/database/database.ts'
 import { processIdentity } from '../../../src/store/postgres/process-identity.ts'
 import { until } from '../../support/until.ts'
 

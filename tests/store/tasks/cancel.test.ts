@@ -1,8 +1,8 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test'
 import { v7 } from 'uuid'
-import { inTransaction } from '../../../src/store/statement.ts'
+import { inTransaction } from '../../../src/store/database/statement.ts'
 import { cancelTasks, cancelWaiting } from '../../../src/store/tasks/cancel.ts'
-import { insertTasks } from '../../../src/store/tasks/insert.ts'
+import { insertTasks } from '../../../src/store/tasks/insert/insert.ts'
 import type { ClaimedTask } from '../../../src/task/task.ts'
 import { ENGINES } from '../../support/database.ts'
 import { DEAD, FAILED, miscounted, newTask, SUCCEEDED, type TaskLedger, taskLedger } from '../../support/tasks.ts'
@@ -131,12 +131,15 @@ describe.each(ENGINES)('7: cancel on %s', (engine) => {
     }
   })
 
-  test('purge cancels what waits in a queue, due or not, and gives the number', async () => {
+  test('purge cancels what waits in a queue, due or not, and what the broker has, and gives the number', async () => {
     await ledger.queue('other')
     const [running] = await ledger.insertMany([{ priority: 9 }, ...Array.from({ length: 2_100 }, () => ({}))])
     const elsewhere = await ledger.insert({ queue: 'other' })
     await ledger.insert({ delayMs: 60_000 })
     await ledger.claim(1)
+    await ledger.pool.query(
+      `update tasks set status = 'queued' where id in (select id from tasks where status = 'pending' and queue = 'default' limit 50)`,
+    )
     expect(await cancelWaiting(ledger.pool, 'default')).toBe(2_101)
     expect(await ledger.status(running as string)).toBe('running')
     expect(await ledger.status(elsewhere)).toBe('pending')

@@ -1,8 +1,13 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test'
 import { v7 } from 'uuid'
+import { type DeadDelivery, judgeDeadDeliveries } from '../../../src/store/tasks/dead-letters/dead-letters.ts'
+import { replayTasks } from '../../../src/store/tasks/dead-letters/replay.ts'
 import { type ForeignReport, reportForeign, takeFromSilentOwners } from '../../../src/store/tasks/foreign-report.ts'
 import { ENGINES } from '../../support/database.ts'
+import { addressed, fanOut, makeExchange } from '../../support/exchanges.ts'
 import { atOnce, FAILED, LOST, miscounted, SUCCEEDED, type TaskLedger, taskLedger } from '../../support/tasks.ts'
+
+const MESSAGE = { exchange: '', routingKey: 'default', properties: {}, headers: {} }
 
 describe.each(ENGINES)('18: foreign reports on %s', (engine) => {
   let ledger: TaskLedger
@@ -86,6 +91,20 @@ describe.each(ENGINES)('18: foreign reports on %s', (engine) => {
     expect(await report(id, 'succeeded', { attempt: 2 })).toBe('ok')
   })
 
+  test('21: what an exchange fanned out is reported by its parent and the queue that the copy was taken from', async () => {
+    await makeExchange(ledger, 'orders', 'fanout', { mail: [''], audit: [''] })
+    const { id, children } = await fanOut(ledger, addressed('orders'))
+    expect(await report(id, 'running')).toBe('illegal')
+    expect(await report(id, 'running', { queue: 'nowhere' })).toBe('illegal')
+    for (let time = 0; time < 2; time++) expect(await report(id, 'succeeded', { queue: 'mail' })).toBe('ok')
+    expect(await ledger.status(children.mail as string)).toBe('succeeded')
+    expect(await ledger.row(id)).toMatchObject({ status: 'pending', children_succeeded: 1, foreign_owner: null })
+    expect(await report(id, 'dead', { queue: 'audit', attempt: 1 })).toBe('ok')
+    expect(await ledger.row(id)).toMatchObject({ children_dead: 1 })
+    const single = await ledger.insert()
+    expect(await report(single, 'succeeded', { queue: 'default' })).toBe('ok')
+  })
+
   test('the same report again is ok and changes nothing', async () => {
     for (const status of ['running', 'succeeded', 'dead', 'retrying', 'cancelled'] as const) {
       const id = await ledger.insert()
@@ -151,6 +170,54 @@ describe.each(ENGINES)('18: foreign reports on %s', (engine) => {
     }
     expect(await ledger.status(silent)).toBe('dead')
     expect(await ledger.row(parent)).toMatchObject({ children_dead: 1 })
+  })
+
+  test('a time to report that was for another owner is none for a node, and a replay forgets it', async () => {
+    const [before, replayed] = (await ledger.insertMany([{}, {}])) as [string, string]
+    await ledger.pool.query(`update tasks set report_by = now() - interval '1 s'`)
+    await ledger.cancel(replayed)
+    await ledger.claimOne(before)
+    await replayTasks(ledger.pool, [replayed])
+    expect(await takeFromSilentOwners(ledger.pool, 10, atOnce)).toEqual([])
+    const { rows } = await ledger.pool.query(`select status, report_by is null as none from tasks order by status`)
+    expect(rows).toEqual([
+      { status: 'pending', none: true },
+      { status: 'running', none: false },
+    ])
+  })
+
+  test('15: an owner that rejects its message ends its attempt for good, and no later one and nobody else’s', async () => {
+    const ids = await Promise.all([ledger.insert(), ledger.insert(), ledger.insert()])
+    const [rejected, goneOn, ours] = ids as [string, string, string]
+    await report(rejected, 'running')
+    await report(goneOn, 'running')
+    await report(goneOn, 'pending')
+    await report(goneOn, 'running', { attempt: 2 })
+    await ledger.claimOne(ours)
+    const deliveries = ids.map(
+      (id): DeadDelivery => ({
+        of: { kind: 'task', id, attempt: 1 },
+        queue: 'default',
+        end: 'rejected',
+        reason: 'A consumer rejected it',
+        stray: { id, payload: '{}', type: null, priority: 0, traceparent: null, message: MESSAGE },
+      }),
+    )
+    const judged = await judgeDeadDeliveries(ledger.pool, ledger.node, deliveries)
+    expect(judged).toEqual({ queues: [], touched: [rejected] })
+    expect(await ledger.row(rejected)).toMatchObject({
+      status: 'dead',
+      attempt: 1,
+      failures: 1,
+      error: 'A consumer rejected it',
+      foreign_owner: null,
+      attempts: [{ number: 1, node: 'foreign:k1', outcome: 'failed' }],
+    })
+    expect(await ledger.row(goneOn)).toMatchObject({ status: 'running', attempt: 2, foreign_owner: 'k1' })
+    expect(await ledger.row(ours)).toMatchObject({ status: 'running', attempt: 1, node: ledger.node })
+
+    const lost = deliveries.map((delivery) => ({ ...delivery, end: 'lost' as const }))
+    expect(await judgeDeadDeliveries(ledger.pool, ledger.node, lost)).toEqual({ queues: [], touched: [] })
   })
 
   test('a report and a claim at once: one of them has the task', async () => {

@@ -1,10 +1,11 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test'
 import { readAccounting } from '../../../src/store/accounting.ts'
 import { cancelTasks } from '../../../src/store/tasks/cancel.ts'
+import { replayTasks } from '../../../src/store/tasks/dead-letters/replay.ts'
 import { reportForeign } from '../../../src/store/tasks/foreign-report.ts'
-import { insertTasks } from '../../../src/store/tasks/insert.ts'
+import { insertTasks } from '../../../src/store/tasks/insert/insert.ts'
 import { removeTasks } from '../../../src/store/tasks/remove.ts'
-import { replayTasks, runNow } from '../../../src/store/tasks/replay.ts'
+import { runNow } from '../../../src/store/tasks/run-now.ts'
 import { settleTasks } from '../../../src/store/tasks/settle.ts'
 import type { Outcome } from '../../../src/task/outcome.ts'
 import type { ClaimedTask } from '../../../src/task/task.ts'
@@ -172,18 +173,18 @@ describe.each(ENGINES)('random operations on %s', (engine) => {
   test('23: settles, cancels, replays, reports and deletes of the same families on many connections all finish', async () => {
     const known: string[] = []
     const walkers = Array.from({ length: 8 }, (_, lane) => walker(seeded(100 + lane), known))
-    const end = performance.now() + 3_000
+    const end = performance.now() + 40_000
     let steps = 0
     await Promise.all(
       walkers.map(async ({ step }) => {
-        while (performance.now() < end) {
+        while (steps < 3_000 && performance.now() < end) {
           await step()
           steps++
         }
       }),
     )
-    // Thousands where nobody waits for a deadlock to be found, which takes Postgres a second each.
-    expect(steps).toBeGreaterThan(400)
+    // A matter of seconds where nobody waits for a deadlock to be found, which takes Postgres a second each.
+    expect(steps).toBeGreaterThanOrEqual(3_000)
     const accepted = walkers.reduce((sum, one) => sum + one.accepted.count, 0)
     expect(await readAccounting(ledger.test.database.db)).toMatchObject({ unaccounted: 0, accepted })
     expect(await brokenRows()).toEqual([])
@@ -197,5 +198,5 @@ describe.each(ENGINES)('random operations on %s', (engine) => {
            <> p.children_total - p.children_succeeded - p.children_dead`,
     )
     expect(rows).toEqual([])
-  }, 30_000)
+  }, 60_000)
 })

@@ -1,8 +1,8 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test'
 import { v7 } from 'uuid'
 import { readAccounting } from '../../../src/store/accounting.ts'
+import { replayTasks } from '../../../src/store/tasks/dead-letters/replay.ts'
 import { pruneTasks, removeTasks } from '../../../src/store/tasks/remove.ts'
-import { replayTasks } from '../../../src/store/tasks/replay.ts'
 import { ENGINES } from '../../support/database.ts'
 import { DEAD, SUCCEEDED, type TaskLedger, taskLedger } from '../../support/tasks.ts'
 
