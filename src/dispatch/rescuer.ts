@@ -1,7 +1,7 @@
 import type { Clock } from '../runtime/clock.ts'
 import { messageOf } from '../runtime/errors.ts'
 import type { Logger } from '../runtime/log.ts'
-import { createPeriodic } from '../runtime/periodic.ts'
+import { createPeriodic, serviceOf } from '../runtime/periodic.ts'
 import type { Service } from '../runtime/service.ts'
 import type { Orphan } from '../store/nodes.ts'
 import type { Settled, Settlement } from '../task/ledger.ts'
@@ -16,6 +16,10 @@ export interface RescuerDeps {
   settle(node: string, settlements: Settlement[]): Promise<Settled[]>
   /** Takes tasks back from foreign owners that did not report; gives their queues. */
   takeFromSilentOwners(limit: number): Promise<string[]>
+  /** Puts tasks back in line that nodes which are gone had not surely published; gives their queues. */
+  returnLostPublishes(limit: number): Promise<string[]>
+  /** Sends tasks again of which no foreign consumer reported since their publish; gives their queues. */
+  takeUnreported(limit: number): Promise<string[]>
   wake(queue: string): void
 }
 
@@ -39,7 +43,25 @@ export function createRescuer(deps: RescuerDeps): Service {
       found = orphans.length
       for (const [node, tasks] of Map.groupBy(orphans, (orphan) => orphan.node)) await send(node, tasks)
     }
-    for (const queue of await deps.takeFromSilentOwners(BATCH)) deps.wake(queue)
+    await all(signal, deps.returnLostPublishes, (queues) =>
+      log.warn({ event: 'publishes-lost', queues }, 'Puts tasks back in line whose publisher is gone'),
+    )
+    await all(signal, deps.takeFromSilentOwners)
+    await all(signal, deps.takeUnreported)
+  }
+
+  /** Batch after batch, until one takes nothing. */
+  async function all(
+    signal: AbortSignal,
+    take: (limit: number) => Promise<string[]>,
+    tell?: (queues: string[]) => void,
+  ): Promise<void> {
+    while (!signal.aborted) {
+      const queues = await take(BATCH)
+      if (queues.length === 0) return
+      tell?.(queues)
+      for (const queue of queues) deps.wake(queue)
+    }
   }
 
   async function send(node: string, orphans: Orphan[]): Promise<void> {
@@ -63,9 +85,5 @@ export function createRescuer(deps: RescuerDeps): Service {
     run: rescue,
     onError: (error) => log.warn({ event: 'rescue-failed', error: messageOf(error) }),
   })
-  return {
-    periodic: [periodic],
-    start: async () => periodic.start(),
-    stop: () => periodic.stop(),
-  }
+  return serviceOf(periodic)
 }

@@ -2,10 +2,10 @@ import type { Clock } from '../runtime/clock.ts'
 import { parseDuration } from '../runtime/duration.ts'
 import { messageOf } from '../runtime/errors.ts'
 import type { Logger } from '../runtime/log.ts'
-import { createPeriodic } from '../runtime/periodic.ts'
+import { createPeriodic, serviceOf } from '../runtime/periodic.ts'
 import type { Service } from '../runtime/service.ts'
-import type { Retention } from '../task/queue.ts'
 import { FINAL_STATUSES, type FinalStatus } from '../task/status.ts'
+import type { Retention } from '../task/topology/queue.ts'
 
 export interface RetentionDeps {
   clock: Clock
@@ -44,9 +44,5 @@ export function createRetention({ clock, log, queues, prune, foldEndedNodes }: R
     run: pruneAll,
     onError: (error) => log.warn({ event: 'retention-failed', error: messageOf(error) }),
   })
-  return {
-    periodic: [periodic],
-    start: async () => periodic.start(),
-    stop: () => periodic.stop(),
-  }
+  return serviceOf(periodic)
 }

@@ -1,4 +1,5 @@
-import type { ConsumerOrder, Topology } from '../task/topology.ts'
+import type { ConsumerOrder } from '../task/topology/topology.ts'
+import type { WorkerTopology } from '../task/worker-protocol.ts'
 
 /** What is asked of a consumer's worker here. */
 export interface RunningWorker {
@@ -16,7 +17,7 @@ export interface WorkersDeps<W extends RunningWorker> {
 
 export interface Workers<W extends RunningWorker> {
   /** Starts, changes and quiets workers until they are what the rows say. */
-  reconcile(topology: Topology): void
+  reconcile(topology: WorkerTopology): void
   /** Those at work, and those that still end what they had. */
   all(): W[]
   /** Takes nothing more, gives back what was not started; resolves when all is settled. */
@@ -35,7 +36,7 @@ export function createWorkers<W extends RunningWorker>({ start }: WorkersDeps<W>
   const active = new Map<string, { order: string; worker: W }>()
   const leaving = new Map<string, W>()
   const abandoned = new Set<W>()
-  let desired: Topology = { queues: [], consumers: [] }
+  let desired: WorkerTopology = { queues: [], consumers: [] }
   let halted = true
 
   function leave(id: string, worker: W): void {
@@ -47,9 +48,9 @@ export function createWorkers<W extends RunningWorker>({ start }: WorkersDeps<W>
     })
   }
 
-  /** A paused queue or consumer has no worker, so its buffer goes back and nothing new is claimed. */
+  /** A queue that is paused or stands still, or a paused consumer, has no worker: its buffer goes back and nothing new is claimed. */
   function wanted(): Map<string, ConsumerOrder> {
-    const paused = new Set(desired.queues.filter((queue) => queue.paused).map((queue) => queue.name))
+    const paused = new Set(desired.queues.flatMap((one) => (one.paused || one.conflict !== null ? [one.name] : [])))
     const consumers = desired.consumers.filter((consumer) => !consumer.paused && !paused.has(consumer.queue))
     return new Map(consumers.map((consumer) => [consumer.id, consumer]))
   }

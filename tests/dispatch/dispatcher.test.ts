@@ -2,21 +2,27 @@ import { afterEach, expect, test } from 'bun:test'
 import { v7 as uuidv7 } from 'uuid'
 import type { DeliveryEnd, Message } from '../../src/broker/broker.ts'
 import { createInProcessBroker } from '../../src/broker/in-process.ts'
-import { createDispatcher, type Dispatcher, type DispatcherDeps } from '../../src/dispatch/dispatcher.ts'
+import type { Dispatcher } from '../../src/dispatch/dispatcher.ts'
 import type { ClaimedTask } from '../../src/task/task.ts'
-import { CountedClock, claimedTask, silent, turns } from '../support/services.ts'
+import {
+  CountedClock,
+  claimedTask,
+  type FusedDispatcherDeps,
+  fusedDispatcher,
+  silent,
+  turns,
+} from '../support/services.ts'
 import { until } from '../support/until.ts'
 
-type Request = Parameters<DispatcherDeps['ledger']['claimDue']>[0]
+type Request = Parameters<FusedDispatcherDeps['ledger']['claimDue']>[0]
 
-let running: Dispatcher[] = []
+const running: Dispatcher[] = []
 afterEach(async () => {
-  for (const dispatcher of running) await dispatcher.stop()
-  running = []
+  for (const dispatcher of running.splice(0)) await dispatcher.stop()
 })
 
 /** A dispatcher over a line of tasks in memory, with a clock that stands still. */
-async function dispatching(changes: Partial<DispatcherDeps> = {}) {
+async function dispatching(changes: Partial<FusedDispatcherDeps> = {}) {
   const clock = new CountedClock()
   const broker = createInProcessBroker()
   const line: ClaimedTask[] = []
@@ -24,7 +30,7 @@ async function dispatching(changes: Partial<DispatcherDeps> = {}) {
   const givenBack: ClaimedTask[] = []
   const polled: string[][] = []
   const due = new Map<string, number>()
-  const ledger: DispatcherDeps['ledger'] = {
+  const ledger: FusedDispatcherDeps['ledger'] = {
     async claimDue(request) {
       claims.push(request)
       const taken = line.filter((task) => task.queue === request.queue).slice(0, request.limit)
@@ -32,20 +38,21 @@ async function dispatching(changes: Partial<DispatcherDeps> = {}) {
       return taken
     },
     claimed: async () => [],
+  }
+  const dispatcher = fusedDispatcher({
+    ledger,
     async nextDue(queues) {
       polled.push(queues)
       return new Map(due)
     },
-  }
-  const dispatcher = createDispatcher({
-    ledger,
     broker,
     clock,
     log: silent,
     node: () => 'node-1',
     newId: uuidv7,
+    orderOf: () => 'due',
     mayStart: () => true,
-    consumedQueues: () => ['work'],
+    dispatchedQueues: () => ['work'],
     giveBack: async (tasks) => void givenBack.push(...tasks),
     ...changes,
   })
@@ -61,7 +68,7 @@ async function dispatching(changes: Partial<DispatcherDeps> = {}) {
     const taken: string[] = []
     const ends: ((end: DeliveryEnd) => void)[] = []
     const subscription = broker.consume(queue, prefetch, (batch: Message[]) => {
-      taken.push(...batch.map(({ task }) => task.id))
+      taken.push(...batch.flatMap(({ task }) => task?.id ?? []))
       return batch.map(() => new Promise<DeliveryEnd>((resolve) => ends.push(resolve)))
     })
     const end = (count: number) => {
@@ -333,15 +340,14 @@ test('a node that may not start anything claims nothing', async () => {
 })
 
 test('while the database is down, a queue asks four times a second and no more', async () => {
-  const { clock, consume, ledger, dispatcher } = await dispatching()
   let calls = 0
   const refuse = async () => {
     calls++
     throw new Error('connect ECONNREFUSED')
   }
+  const { clock, consume, ledger, dispatcher } = await dispatching({ nextDue: refuse })
   ledger.claimDue = refuse
   ledger.claimed = refuse
-  ledger.nextDue = refuse
   consume(5)
   for (let ms = 0; ms < 10_000; ms += 50) {
     dispatcher.wake('work')

@@ -4,7 +4,7 @@ import { ManualClock } from '../../src/runtime/clock.ts'
 import type { Service } from '../../src/runtime/service.ts'
 import { createStoreLedger } from '../../src/store/ledger.ts'
 import { joinNode, markSilentNodes, orphanedTasks } from '../../src/store/nodes.ts'
-import { claimDueTasks } from '../../src/store/tasks/claim.ts'
+import { claimDueTasks } from '../../src/store/tasks/claim/claim.ts'
 import { DEFAULT_RETRY_POLICY } from '../../src/task/retry-policy.ts'
 import { silent, type TestLedger, testLedger, turns } from '../support/services.ts'
 import { until } from '../support/until.ts'
@@ -17,7 +17,7 @@ beforeAll(async () => {
   ledger = await testLedger()
   const { pool } = ledger.database
   await joinNode(pool, {
-    ...{ id: STEADY_NODE, name: 'steady', version: '0', roles: [] },
+    ...{ id: STEADY_NODE, name: 'steady', version: '0', roles: [], broker: 'in-process' },
     state: { broker: 'in-process', consumers: [] },
   })
   await pool.query(`update nodes set steady_since = now() - interval '1 hour' where id = $1`, [STEADY_NODE])
@@ -41,6 +41,8 @@ function rescuer(changes: Partial<RescuerDeps> = {}) {
     orphanedTasks: (limit) => orphanedTasks(pool, limit),
     settle: createStoreLedger(pool, () => DEFAULT_RETRY_POLICY).settle,
     takeFromSilentOwners: async () => [],
+    returnLostPublishes: async () => [],
+    takeUnreported: async () => [],
     wake: (queue) => void woken.push(queue),
     ...changes,
   })
@@ -95,7 +97,7 @@ test('a rescuer does nothing before its own beats have been without a gap for 15
 
 test('work of a node that was silent for 15 s is sent again, once, without a failure, with several rescuers at once', async () => {
   const dead = await silentNode(50, '16 s')
-  const alive = await silentNode(1, '14 s')
+  const alive = await silentNode(1, '12 s')
   await beatsFor('20 s')
   const rescuers = [rescuer(), rescuer(), rescuer()]
   await Promise.all(rescuers.map(({ service }) => service.start()))
@@ -112,7 +114,7 @@ test('work of a node that was silent for 15 s is sent again, once, without a fai
 
 test('a rescuer that a frozen database held back marks nobody, because its own node was not steady either', async () => {
   const held = await silentNode(3, '20 s')
-  await beatsFor('14 s')
+  await beatsFor('12 s')
   const looked = Promise.withResolvers<void>()
   const { service } = rescuer({
     async takeFromSilentOwners() {

@@ -1,13 +1,15 @@
 import { expect, test } from 'bun:test'
-import { DEFAULT_RETENTION } from '../../src/task/queue.ts'
 import { DEFAULT_RETRY_POLICY } from '../../src/task/retry-policy.ts'
-import type { Topology } from '../../src/task/topology.ts'
+import { queuePolicy } from '../../src/task/topology/queue.ts'
+import type { Topology } from '../../src/task/topology/topology.ts'
 import { createRegistry } from '../../src/topology/registry.ts'
 import { CountedClock, silent, turns } from '../support/services.ts'
 
 const retry = { maxAttempts: 3, backoff: { kind: 'fixed', base: '1s' } } as const
 const withQueue = (name: string): Topology => ({
-  queues: [{ name, type: 'quorum', retry, retention: DEFAULT_RETENTION, paused: false }],
+  queues: [{ ...queuePolicy({ retry }), name, paused: false, conflict: null }],
+  exchanges: [],
+  bindings: [],
   consumers: [],
 })
 

@@ -1,19 +1,19 @@
 import { expect, test } from 'bun:test'
 import { createInProcessBroker } from '../../src/broker/in-process.ts'
+import { claimedMessage } from '../../src/broker/wire-form.ts'
+import { fusedIntake } from '../../src/execution/intake.ts'
 import { startWorker, type Worker } from '../../src/execution/worker.ts'
 import { ManualClock } from '../../src/runtime/clock.ts'
-import { DEFAULT_RETENTION } from '../../src/task/queue.ts'
-import { DEFAULT_RETRY_POLICY } from '../../src/task/retry-policy.ts'
-import type { ConsumerOrder, QueueOrder } from '../../src/task/topology.ts'
+import { queuePolicy } from '../../src/task/topology/queue.ts'
+import type { ConsumerOrder, QueueOrder } from '../../src/task/topology/topology.ts'
 import { createWorkers } from '../../src/topology/workers.ts'
-import { claimedTask, consumer, heldExecutor, heldSettler, turns } from '../support/services.ts'
+import { claimedTask, consumer, heldExecutor, heldSettler, turns, unlimited } from '../support/services.ts'
 
 const queue = (changes: Partial<QueueOrder> = {}): QueueOrder => ({
+  ...queuePolicy(),
   name: 'work',
-  type: 'quorum',
-  retry: DEFAULT_RETRY_POLICY,
-  retention: DEFAULT_RETENTION,
   paused: false,
+  conflict: null,
   ...changes,
 })
 const order = (changes: Partial<ConsumerOrder> = {}): ConsumerOrder => ({ ...consumer(), paused: false, ...changes })
@@ -28,13 +28,21 @@ function reconciling() {
   const workers = createWorkers<Worker>({
     start(one) {
       started.push(one.id)
-      return startWorker(one, { broker, executor, settler, clock, mayStart: () => true, reported: () => undefined })
+      return startWorker(one, {
+        intake: fusedIntake(broker),
+        executor,
+        settler,
+        clock,
+        mayStart: () => true,
+        reported: () => undefined,
+        ...unlimited,
+      })
     },
   })
   const deliver = async (count: number) => {
     const tasks = Array.from({ length: count }, () => claimedTask())
-    const refused = await broker.publish(tasks.map((task) => ({ queue: 'work', task })))
-    return count - refused.length
+    const ends = await broker.publish(tasks.map(claimedMessage))
+    return ends.filter((end) => end === 'confirmed').length
   }
   const endAll = async () => {
     for (const id of executor.running()) executor.end(id)
