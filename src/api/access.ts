@@ -33,10 +33,17 @@ export function keyOf(header: string | undefined): string | undefined {
   return colon === -1 || colon === pair.length - 1 ? undefined : pair.slice(colon + 1)
 }
 
+/** Whom a request is taken for although it brings no key that is known; undefined when for nobody. */
+export type WithoutKey = (request: Request) => Principal | undefined
+
 /** The request's principal; a Problem `unauthenticated` when there is none. */
-export async function authenticated(request: Request, authenticate: Authenticate): Promise<Principal> {
+export async function authenticated(
+  request: Request,
+  authenticate: Authenticate,
+  withoutKey?: WithoutKey,
+): Promise<Principal> {
   const header = request.headers.get('authorization') ?? undefined
-  const principal = await authenticate(header)
+  const principal = (await authenticate(header)) ?? withoutKey?.(request)
   if (principal) return principal
   throw new Problem(
     'unauthenticated',
@@ -46,17 +53,10 @@ export async function authenticated(request: Request, authenticate: Authenticate
   )
 }
 
-/** A browser sends the Basic key that it was given along with what other sites ask it to post: such requests change nothing. */
-function refuseForeignPage(request: Request): void {
+/** A browser sends the Basic key that it was given along with what other sites ask it to fetch: such requests change nothing. */
+export function refuseForeignPage(request: Request): void {
   const site = request.headers.get('sec-fetch-site')
-  if (
-    site === null ||
-    site === 'same-origin' ||
-    site === 'none' ||
-    request.method === 'GET' ||
-    request.method === 'HEAD'
-  )
-    return
+  if (site === null || site === 'same-origin' || site === 'none') return
   throw new Problem(
     'forbidden',
     'A page of another site made the browser send this; changes are taken from our own pages only',
@@ -67,9 +67,13 @@ function refuseForeignPage(request: Request): void {
  * The plugin that lets a route say `{ scope: 'read' }` and gives its handler `principal`.
  * Works as a transform, the one stage that Elysia runs before validation.
  */
-export function createAccess(authenticate: Authenticate) {
+export function createAccess(
+  authenticate: Authenticate,
+  /** Elysia takes two plugins of one name for the same. */
+  { name = 'access', withoutKey }: { name?: string; withoutKey?: WithoutKey | undefined } = {},
+) {
   const principals = new WeakMap<Request, Principal>()
-  return new Elysia({ name: 'access' }).macro({
+  return new Elysia({ name }).macro({
     /** One of these is enough. */
     scope: (scope: Scope | readonly Scope[]) => ({
       detail: {
@@ -77,8 +81,8 @@ export function createAccess(authenticate: Authenticate) {
         security: [{ bearer: [] }, { basic: [] }],
       },
       transform: async ({ request }: { request: Request }) => {
-        const principal = await authenticated(request, authenticate)
-        refuseForeignPage(request)
+        const principal = await authenticated(request, authenticate, withoutKey)
+        if (request.method !== 'GET' && request.method !== 'HEAD') refuseForeignPage(request)
         const enough = [scope].flat()
         if (!enough.some((one) => allows(principal, one))) {
           const has = principal.scopes.length === 0 ? 'none' : principal.scopes.join(', ')

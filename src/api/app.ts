@@ -3,25 +3,39 @@ import { messageOf, Problem } from '../runtime/errors.ts'
 import type { Logger } from '../runtime/log.ts'
 import type { Principal } from '../task/scope.ts'
 import { type Access, type Authenticate, authenticated, createAccess, keyOf } from './access.ts'
-import { installedAsset, type ReadAsset } from './docs-page.ts'
-import { openApiDocument } from './openapi.ts'
+import { withoutKey } from './compat/without-key.ts'
+import { installedAsset, type ReadAsset } from './openapi/docs-page.ts'
+import { openApiDocument } from './openapi/document.ts'
 import { problemOf, problemResponse } from './problem.ts'
 import { routeTable } from './route-table.ts'
 import { accountingRoutes } from './routes/accounting.ts'
+import { type ConnectionDeps, connectionRoutes } from './routes/connections.ts'
 import { type ConsumerDeps, consumerRoutes } from './routes/consumers.ts'
 import { documentationRoutes } from './routes/documentation.ts'
+import { exchangeBindingRoutes } from './routes/exchanges/bindings.ts'
+import { type ExchangeDeps, exchangeRoutes } from './routes/exchanges.ts'
 import { type HealthDeps, healthRoutes } from './routes/health.ts'
 import { type KeyDeps, keyRoutes } from './routes/keys.ts'
 import { metricsRoutes } from './routes/metrics.ts'
 import { nodeRoutes } from './routes/nodes.ts'
-import { queueMessageRoutes } from './routes/queue-messages.ts'
+import { queueMessageRoutes } from './routes/queues/messages.ts'
+import { type QueueUpkeepDeps, queueUpkeepRoutes } from './routes/queues/upkeep.ts'
 import { type QueueDeps, queueRoutes } from './routes/queues.ts'
 
-export interface ApiDeps extends QueueDeps, ConsumerDeps, KeyDeps, HealthDeps {
+export interface ApiDeps
+  extends QueueDeps,
+    QueueUpkeepDeps,
+    ExchangeDeps,
+    ConnectionDeps,
+    ConsumerDeps,
+    KeyDeps,
+    HealthDeps {
   /** Whose key this is; undefined when unknown. Rejects when that cannot be told. */
   authenticate(key: string): Promise<Principal | undefined>
   /** Further routes below /api/v1. */
   routes(access: Access): AnyElysia[]
+  /** The routes of older systems, at the root; without it there are none. `withoutKey`: this machine's clients need none. */
+  compat?: { routes(access: Access): AnyElysia[]; withoutKey: boolean }
   /** What `GET /metrics` answers; without it there is no such route. */
   metricsText?(): Promise<string>
   /** Told of every request: its route's pattern (`unknown` when it has none), and milliseconds until its answer. */
@@ -49,10 +63,14 @@ export function createApi(deps: ApiDeps): Api {
 
   const v1 = new Elysia({ prefix: '/api/v1' })
     .use(queueRoutes(access, deps))
+    .use(queueUpkeepRoutes(access, deps))
     .use(queueMessageRoutes(access, deps))
+    .use(exchangeRoutes(access, deps))
+    .use(exchangeBindingRoutes(access, deps))
     .use(consumerRoutes(access, deps))
     .use(keyRoutes(access, deps))
     .use(nodeRoutes(access, deps))
+    .use(connectionRoutes(access, deps))
     .use(accountingRoutes(access, deps))
   for (const routes of deps.routes(access)) v1.use(routes)
 
@@ -65,6 +83,10 @@ export function createApi(deps: ApiDeps): Api {
     .use(healthRoutes(deps))
     .use(documentation)
     .use(v1)
+  if (deps.compat) {
+    const options = { name: 'compat-access', ...(deps.compat.withoutKey && { withoutKey }) }
+    for (const routes of deps.compat.routes(createAccess(authenticate, options))) app.use(routes)
+  }
   if (deps.metricsText) app.use(metricsRoutes(access, { metricsText: deps.metricsText }))
   const table = routeTable(app.routes)
 

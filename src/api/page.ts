@@ -1,5 +1,6 @@
 import { type TSchema, Type } from '@sinclair/typebox'
 import { invalid } from '../runtime/errors.ts'
+import { isUuid } from '../runtime/uuid.ts'
 import { unstorable } from './validation.ts'
 
 /** The query of a keyset-paged list; spread it into the list's own query schema. */
@@ -42,11 +43,9 @@ export function pageOf<T>(
   return { items, next: last !== undefined && read.length > limit ? cursorOf(keyOf(last)) : null }
 }
 
-const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
-
 /** The text if it is a UUID, in lower case: what is none names nothing, and Postgres must not be asked. */
 export function uuidIn(text: string): string | undefined {
-  return UUID.test(text) ? text.toLowerCase() : undefined
+  return isUuid(text) ? text.toLowerCase() : undefined
 }
 
 /** The place that `after` names, checked to have the same kinds as `kinds`; a Problem `validation` for anything that we did not give out. */

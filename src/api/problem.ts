@@ -1,8 +1,9 @@
 import type { ValueError } from '@sinclair/typebox/value'
 import { ValidationError } from 'elysia'
+import { BrokerUnavailable } from '../broker/broker.ts'
 import { messageOf, Problem } from '../runtime/errors.ts'
 import type { Logger } from '../runtime/log.ts'
-import { databaseProblem } from '../store/database.ts'
+import { databaseProblem } from '../store/database/database.ts'
 import { fieldErrors } from './validation.ts'
 
 /** Seconds after which a caller may ask again what could not be answered now. */
@@ -38,7 +39,9 @@ export function problemOf(thrown: unknown, request: Request, log: Logger, peer?:
     return new Problem('validation', `The ${thrown.type} is not valid`, errors)
   }
   const problem =
-    databaseProblem(thrown) ?? new Problem('internal', 'Something is wrong on our side; the log of the node says what')
+    databaseProblem(thrown) ??
+    brokerProblem(thrown) ??
+    new Problem('internal', 'Something is wrong on our side; the log of the node says what')
   const level = problem.status === 503 ? 'warn' : 'error'
   log[level](
     {
@@ -52,4 +55,9 @@ export function problemOf(thrown: unknown, request: Request, log: Logger, peer?:
     messageOf(thrown),
   )
   return problem
+}
+
+function brokerProblem(thrown: unknown): Problem | undefined {
+  if (!(thrown instanceof BrokerUnavailable)) return undefined
+  return new Problem('broker-unavailable', `The broker cannot do this now: ${thrown.message}`, [], { cause: thrown })
 }

@@ -12,7 +12,7 @@ export function routeTable(routes: readonly { method: string; path: string }[]):
     const source = path
       .replace(/\/$/, '')
       .split('/')
-      .map((part) => (part.startsWith(':') ? '[^/]+' : RegExp.escape(part)))
+      .map((part) => (part === '*' ? '.*' : part.startsWith(':') ? '[^/]+' : RegExp.escape(part)))
       .join('/')
     const entry = patterns.get(source) ?? { pattern: new RegExp(`^${source}/?$`), methods: new Set() }
     patterns.set(source, entry)
@@ -37,6 +37,8 @@ interface Branch {
   words: Map<string, Branch>
   parameter?: Branch
   route?: string
+  /** Of a pattern that goes on with `*`: it takes the rest of the path, whatever it is. */
+  restRoute?: string
 }
 
 /** Finds a pattern by walking the path's parts, a word before a parameter: it is asked for every request. */
@@ -45,14 +47,15 @@ function routeFinder(routes: readonly { path: string }[]): RouteTable['routeOf']
   for (const { path } of routes) {
     let branch = root
     const pattern = path.replace(/\/$/, '')
-    for (const part of pattern.split('/')) {
+    for (const part of pattern.replace(/\/\*$/, '').split('/')) {
       let next = part.startsWith(':') ? branch.parameter : branch.words.get(part)
       next ??= { words: new Map() }
       if (part.startsWith(':')) branch.parameter = next
       else branch.words.set(part, next)
       branch = next
     }
-    branch.route = pattern
+    if (pattern.endsWith('/*')) branch.restRoute = pattern
+    else branch.route = pattern
   }
   const find = (parts: string[], at: number, branch: Branch): string | undefined => {
     const part = parts[at]
@@ -60,7 +63,8 @@ function routeFinder(routes: readonly { path: string }[]): RouteTable['routeOf']
     const word = branch.words.get(part)
     return (
       (word && find(parts, at + 1, word)) ??
-      (branch.parameter && part !== '' ? find(parts, at + 1, branch.parameter) : undefined)
+      (branch.parameter && part !== '' ? find(parts, at + 1, branch.parameter) : undefined) ??
+      branch.restRoute
     )
   }
   return (method, url) => {

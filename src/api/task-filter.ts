@@ -1,11 +1,11 @@
 import { type Static, Type } from '@sinclair/typebox'
-import { invalid } from '../runtime/errors.ts'
-import type { Place, TaskFilter } from '../store/tasks/filter.ts'
+import type { Place, TaskFilter } from '../store/tasks/read/filter.ts'
 import { parseTime } from '../submit/parse-time.ts'
-import { checkJsonText } from '../task/json-text.ts'
+import { checkJsonText } from '../task/json/text.ts'
 import { LIMITS } from '../task/limits.ts'
 import { ORIGINS, STATUSES, type Status } from '../task/status.ts'
 import { cursorOf, placeOf, uuidIn } from './page.ts'
+import { refuse } from './validation.ts'
 
 /** The fields of a filter that a query and a body write in the same way. */
 export const FilterFields = {
@@ -73,8 +73,4 @@ export function placeAfter(after: string | undefined): Place | undefined {
     return ms !== undefined && ms > 0 && uuidIn(String(uuid)) !== undefined
   })
   return { createdAt, id }
-}
-
-export function refuse(path: string, message: string): never {
-  throw invalid(path, message)
 }

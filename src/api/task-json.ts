@@ -1,9 +1,10 @@
-import { type TSchema, Type } from '@sinclair/typebox'
+import { Type } from '@sinclair/typebox'
 import { formatDuration } from '../runtime/duration.ts'
-import type { AttemptRecord, TaskRow } from '../store/tasks/read.ts'
+import type { AttemptRecord, TaskRow } from '../store/tasks/read/read.ts'
 import { ORIGINS, STATUSES } from '../task/status.ts'
-import { type Target, withoutSecret } from '../task/target.ts'
+import { type Target, withoutSecret } from '../task/target/target.ts'
 import { CAUSES, type Situation, waitingFor } from '../task/waiting-for.ts'
+import { Nullable, OneOf, Time } from './openapi/schema-words.ts'
 
 type Shown = Omit<TaskRow, 'logs' | 'attempts'> & Partial<Pick<TaskRow, 'logs' | 'attempts'>>
 
@@ -28,10 +29,13 @@ export function taskJson(row: Shown, situation: Situation | undefined): string {
     ['idempotencyKey', text(row.idempotency_key)],
     ['parentId', text(row.parent_id)],
     ['origin', text(row.origin)],
+    ['exchange', text(row.exchange)],
+    ['routingKey', text(row.routing_key)],
     ['target', row.target === null ? 'null' : text(withoutSecret(JSON.parse(row.target) as Target))],
     ['result', row.result ?? 'null'],
     ['error', text(row.error)],
     ['progress', row.progress ?? 'null'],
+    ['message', row.message ?? 'null'],
     ['createdAt', text(row.created_at)],
     ['startedAt', text(row.started_at)],
     ['finishedAt', text(row.finished_at)],
@@ -57,6 +61,7 @@ function waiting(row: Shown, childrenFinal: number, situation: Situation) {
       childrenTotal: row.children_total,
       childrenFinal,
       sealed: row.sealed,
+      exchange: row.attempt === 0 ? row.exchange : null,
     },
     situation,
   )
@@ -85,14 +90,7 @@ function time(stored: string | null): string | null {
   return stored === null ? null : new Date(stored).toISOString()
 }
 
-const Nullable = <S extends TSchema>(schema: S) => Type.Union([schema, Type.Null()])
 const Uuid = (description: string) => Type.String({ format: 'uuid', description })
-const Time = (description: string) => Type.String({ format: 'date-time', description })
-const OneOf = (words: readonly string[], description: string) =>
-  Type.Union(
-    words.map((word) => Type.Literal(word)),
-    { description },
-  )
 
 const listed = {
   id: Uuid('UUIDv7'),
@@ -109,10 +107,30 @@ const listed = {
   idempotencyKey: Nullable(Type.String()),
   parentId: Nullable(Uuid('The task whose child it is')),
   origin: OneOf(ORIGINS, 'Where it came from'),
+  exchange: Nullable(Type.String({ description: 'The exchange that it was addressed to; null: its queue' })),
+  routingKey: Nullable(Type.String({ description: 'With which routing key' })),
   target: Nullable(Type.Any({ description: "Where it is delivered, without secrets; null: the consumer's target" })),
   result: Type.Any({ description: 'What the target gave back; null before' }),
   error: Nullable(Type.String({ description: 'Of the last attempt that did not succeed' })),
   progress: Nullable(Type.Any({ description: '{ done, total, message } as the running target told last' })),
+  message: Nullable(
+    Type.Object(
+      {
+        unreadable: Type.Optional(
+          Type.Literal(true, { description: 'Its bytes are no payload: mend the task before it is replayed' }),
+        ),
+        body: Type.Optional(Type.String({ description: 'Its bytes (base64), where the payload is not all of it' })),
+        exchange: Type.String(),
+        routingKey: Type.String(),
+        properties: Type.Any({ description: 'As AMQP names them' }),
+        headers: Type.Any(),
+      },
+      {
+        description:
+          'The message that this task came as, or that was sent to its queue with headers; null for all others',
+      },
+    ),
+  ),
   createdAt: Time('When it was accepted'),
   startedAt: Nullable(Time('When the last attempt started')),
   finishedAt: Nullable(Time('When it became final')),
@@ -171,10 +189,13 @@ export const LISTED_EXAMPLE = {
   idempotencyKey: 'invoice-1042',
   parentId: null,
   origin: 'api',
+  exchange: null,
+  routingKey: null,
   target: { type: 'http', url: 'https://api.example.com/hook' },
   result: null,
   error: null,
   progress: null,
+  message: null,
   createdAt: '2026-01-01T00:00:00.000Z',
   startedAt: null,
   finishedAt: null,

@@ -26,6 +26,11 @@ export function checked<S extends TSchema>(schema: S, value: unknown): Static<S>
   )
 }
 
+/** Throws the Problem `validation` of one field; an empty path is the whole body. */
+export function refuse(path: string, message: string): never {
+  throw invalid(path, message)
+}
+
 /** Query parameters as the schema's type: numbers and booleans are read from their text, a repeated or unknown one is refused. */
 export function readQuery<S extends TObject>(schema: S, request: Request): Static<S> {
   const raw: Record<string, unknown> = Object.create(null)
@@ -65,7 +70,7 @@ export function fieldErrors(errors: Iterable<ValueError>): FieldError[] {
   return [...found.values()].slice(0, MAX_ERRORS)
 }
 
-/** The errors of the union's branch whose literal field (`type`, `kind`) the value names, or that alone is of its kind; undefined when no branch is meant. */
+/** The errors of the union's branch whose literal field (`type`, `kind`) the value names, or that alone is of its kind or stands beside null; undefined when no branch is meant. */
 function meantBranch(error: ValueError): ValueError[] | undefined {
   const value = error.value
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
@@ -86,7 +91,8 @@ function meantBranch(error: ValueError): ValueError[] | undefined {
       return [...Value.Errors(branch, value)]
     }
   }
-  return undefined
+  const others = ((error.schema as TUnion).anyOf ?? []).filter((branch) => branch.type !== 'null')
+  return others.length === 1 ? [...Value.Errors(others[0] as TSchema, value)] : undefined
 }
 
 function sentence(error: ValueError): string {

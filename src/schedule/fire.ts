@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { v7 as uuidv7 } from 'uuid'
 import { parseCron } from '../runtime/cron.ts'
 import { Problem } from '../runtime/errors.ts'
+import type { Transaction } from '../store/database/statement.ts'
 import {
   advanceSchedule,
   hasLiveTask,
@@ -9,9 +10,10 @@ import {
   recordFires,
   type Schedule,
   type Standing,
-  type Transaction,
 } from '../store/schedules.ts'
-import { insertRows } from '../store/tasks/insert-rows.ts'
+import { insertEach } from '../store/tasks/insert/insert.ts'
+import { type Addressing, addWoken, type Woken } from '../store/tasks/insert/insert-addressed.ts'
+import type { Refused } from '../store/tasks/insert/insert-rows.ts'
 import type { NewTask } from '../task/task.ts'
 import { judge, nextFire, type Rule } from './judge.ts'
 
@@ -20,10 +22,9 @@ export interface FireDeps {
   node(): string
   /** Reads a schedule's submission as the one door does. Throws Problem. */
   read(task: string): NewTask
+  /** How tasks go that are addressed to an exchange. */
+  addressing: Addressing
 }
-
-/** For each queue that got tasks, in how many milliseconds the earliest is due. */
-export type Woken = Map<string, number>
 
 /** How often a schedule whose fires queue up looks whether the task before is final. */
 const HOLD_MS = 1_000
@@ -44,7 +45,7 @@ export function standingAt(rule: Rule, cursor: number): Standing {
 /**
  * Fires what is due of a locked schedule by Postgres's time `now`, and moves it on, in the caller's transaction
  * (PROTOCOL 24): whatever ends it, either the tasks are there and the cursor is past their fires, or neither is. Throws when
- * the task cannot be submitted for now (its queue is gone): then the fires wait.
+ * the task cannot be submitted for now (its queue, its exchange or every binding is gone): then the fires wait.
  */
 export async function fireDue(tx: Transaction, schedule: Schedule, now: number, deps: FireDeps): Promise<Woken> {
   const { name, overlap, missed } = schedule
@@ -106,20 +107,20 @@ function newTask(schedule: Schedule, deps: FireDeps): NewTask {
 }
 
 async function insertFires(tx: Transaction, fires: number[], tasks: NewTask[], deps: FireDeps, manual: boolean) {
-  const { answers } = await insertRows(tx, deps.node(), tasks)
+  const { answers } = await insertEach(tx, deps.node(), tasks, deps.addressing)
   const woken: Woken = new Map()
   const records = tasks.map((task, index): NewFire => {
     const base = { fireAt: new Date(fires[index] as number).toISOString(), manual }
     const answer = answers.get(task.id)
     switch (answer?.kind) {
       case 'created':
-        woken.set(task.queue, Math.min(woken.get(task.queue) ?? Number.POSITIVE_INFINITY, answer.delayMs))
+        addWoken(woken, task, answer)
         return { ...base, outcome: 'submitted', taskId: task.id, detail: null }
       case 'existing':
         return { ...base, outcome: 'submitted', taskId: answer.id, detail: 'The task was there already' }
       case 'refused':
-        // The queue can come back: the fire waits for it, and is not lost.
-        if (answer.code === 'unknown-queue') throw unknownQueue(answer.detail)
+        // Where it goes can come back: the fire waits for it, and is not lost.
+        if (GOES_NOWHERE.has(answer.code)) throw goesNowhere(answer)
         return { ...base, outcome: 'refused', taskId: null, detail: answer.detail }
       default:
         throw new Error(`The fire of ${base.fireAt} was not answered`)
@@ -128,9 +129,11 @@ async function insertFires(tx: Transaction, fires: number[], tasks: NewTask[], d
   return { records, woken }
 }
 
-/** The problem of a schedule whose queue does not exist. */
-export function unknownQueue(detail: string): Problem {
-  return new Problem('unknown-queue', detail, [{ path: '/task/queue', message: detail }])
+const GOES_NOWHERE: ReadonlySet<Refused['code']> = new Set(['unknown-queue', 'unknown-exchange', 'unroutable'])
+
+/** The problem of a schedule whose task has nowhere to go. */
+export function goesNowhere({ code, field, detail }: Pick<Refused, 'code' | 'field' | 'detail'>): Problem {
+  return new Problem(code, detail, [{ path: `/task/${field}`, message: detail }])
 }
 
 function passedOver(fireAt: number, outcome: 'missed' | 'overlap', detail: string): NewFire {

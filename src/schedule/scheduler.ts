@@ -1,12 +1,13 @@
 import type { Clock } from '../runtime/clock.ts'
 import { messageOf } from '../runtime/errors.ts'
 import type { Logger } from '../runtime/log.ts'
-import { createPeriodic, type Periodic } from '../runtime/periodic.ts'
+import { createPeriodic, type Periodic, pauseUntilDue, serviceOf } from '../runtime/periodic.ts'
 import type { Service } from '../runtime/service.ts'
-import { type Database, databaseProblem, isConnectionLoss } from '../store/database.ts'
-import { databaseTime, lockDueSchedule, nextWake, postponeSchedule } from '../store/schedules.ts'
-import { inTransaction } from '../store/statement.ts'
-import { type FireDeps, fireDue, type Woken } from './fire.ts'
+import { type Database, isAboutDatabase } from '../store/database/database.ts'
+import { databaseTime, inTransaction } from '../store/database/statement.ts'
+import { lockDueSchedule, nextWake, postponeSchedule } from '../store/schedules.ts'
+import type { Woken } from '../store/tasks/insert/insert-addressed.ts'
+import { type FireDeps, fireDue } from './fire.ts'
 
 export interface SchedulerDeps extends FireDeps {
   pool: Database['pool']
@@ -26,8 +27,6 @@ export interface Scheduler extends Service {
 const POLL_MS = 5_000
 /** Schedules that are fired at once: many are due at midnight. */
 const LANES = 3
-/** When another node holds what is due. */
-const CONTENDED_MS = 50
 const RETRY_MS = 500
 /** After which a schedule that cannot be judged is tried again. */
 const POSTPONE_MS = 30_000
@@ -51,7 +50,7 @@ export function createScheduler(deps: SchedulerDeps): Scheduler {
       if (woken && woken.size > 0) deps.onFired(woken)
       return woken !== undefined
     } catch (error) {
-      if (name === undefined || databaseProblem(error) || isConnectionLoss(error)) throw error
+      if (name === undefined || isAboutDatabase(error)) throw error
       log.error(
         { event: 'schedule-failed', schedule: name, error: messageOf(error) },
         `The schedule "${name}" cannot fire; tried again in ${POSTPONE_MS / 1_000} s`,
@@ -75,27 +74,15 @@ export function createScheduler(deps: SchedulerDeps): Scheduler {
     clock,
     async run(signal) {
       const delayMs = await nextWake(pool)
-      if (delayMs !== 0) return pauseFor(delayMs)
+      if (delayMs !== 0) return pauseUntilDue(delayMs)
       const lanes = await Promise.allSettled(Array.from({ length: LANES }, () => lane(signal)))
       const failed = lanes.find((result) => result.status === 'rejected')
       if (failed) throw failed.reason
-      return pauseFor(await nextWake(pool))
+      return pauseUntilDue(await nextWake(pool))
     },
     onError: (error) =>
       log.warn({ event: 'scheduler-failed', error: messageOf(error) }, 'Cannot look at the schedules'),
   })
 
-  return {
-    periodic: [periodic],
-    wake: () => periodic.wake(),
-    start: async () => periodic.start(),
-    stop: () => periodic.stop(),
-  }
-}
-
-/** The pause until the next fire, which is due in `delayMs`. */
-function pauseFor(delayMs: number | undefined): number | undefined {
-  if (delayMs === undefined) return undefined
-  // A timer may fire a little early, and then nothing is due yet.
-  return delayMs === 0 ? CONTENDED_MS : Math.ceil(delayMs) + 1
+  return { ...serviceOf(periodic), wake: () => periodic.wake() }
 }

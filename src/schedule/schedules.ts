@@ -1,21 +1,22 @@
 import { messageOf } from '../runtime/errors.ts'
 import type { Logger } from '../runtime/log.ts'
-import type { Database } from '../store/database.ts'
+import type { Database } from '../store/database/database.ts'
+import { databaseTime, inTransaction, type Transaction } from '../store/database/statement.ts'
 import {
-  databaseTime,
   deleteSchedule,
   type Fire,
   lockSchedule,
-  queueExists,
   recordFires,
   type Schedule,
   type ScheduleRule,
   storePaused,
   storeSchedule,
-  type Transaction,
 } from '../store/schedules.ts'
-import { inTransaction } from '../store/statement.ts'
-import { type FireDeps, fireDue, fireNow, ruleOf, standingAt, unknownQueue, type Woken } from './fire.ts'
+import { readExchanges } from '../store/tasks/insert/exchange-rows.ts'
+import type { Woken } from '../store/tasks/insert/insert-addressed.ts'
+import { queueExists } from '../store/topology/queues.ts'
+import { exchangeOfLine } from '../task/topology/exchange.ts'
+import { type FireDeps, fireDue, fireNow, goesNowhere, ruleOf, standingAt } from './fire.ts'
 
 /** A schedule as a client wants it; `paused` left out: as it is. */
 export type Wanted = Omit<ScheduleRule, 'paused' | 'name'> & { paused?: boolean | undefined }
@@ -24,7 +25,8 @@ export type Wanted = Omit<ScheduleRule, 'paused' | 'name'> & { paused?: boolean 
 export interface Schedules {
   /**
    * Makes or replaces a schedule. What is due of the old one is fired first, by its old rule; a new cron expression or zone
-   * counts from now on, with the same ones the fires go on without a gap. Rejects with `unknown-queue`.
+   * counts from now on, with the same ones the fires go on without a gap. Rejects with `unknown-queue` or
+   * `unknown-exchange`.
    */
   put(name: string, wanted: Wanted): Promise<{ schedule: Schedule; created: boolean }>
   /** Undefined when there is no such schedule. A resumed one does not make up for the fires of its pause. */
@@ -63,9 +65,7 @@ export function createSchedules(deps: SchedulesDeps): Schedules {
   return {
     async put(name, { paused: wantedPaused, ...wanted }) {
       const { woken, ...put } = await inTransaction(pool, async (tx) => {
-        if (!(await queueExists(tx, wanted.queue))) {
-          throw unknownQueue(`There is no queue "${wanted.queue}": create it with PUT /api/v1/queues/<name>`)
-        }
+        await checkAddress(tx, wanted.queue)
         const old = await lockSchedule(tx, name)
         const now = await databaseTime(tx)
         const woken = old && !old.paused ? await fireOld(tx, old, now) : new Map()
@@ -109,4 +109,17 @@ export function createSchedules(deps: SchedulesDeps): Schedules {
       return removed
     },
   }
+}
+
+/** What a schedule's task is addressed to must be there; whether anything is bound for its routing key, its fires find. */
+async function checkAddress(tx: Transaction, queue: string): Promise<void> {
+  const exchange = exchangeOfLine(queue)
+  if (exchange === undefined) {
+    if (await queueExists(tx, queue)) return
+    const detail = `There is no queue "${queue}": create it with PUT /api/v1/queues/<name>`
+    throw goesNowhere({ code: 'unknown-queue', field: 'queue', detail })
+  }
+  if ((await readExchanges(tx, [exchange], [])).has(exchange)) return
+  const detail = `There is no exchange "${exchange}": create it with PUT /api/v1/exchanges/<name>`
+  throw goesNowhere({ code: 'unknown-exchange', field: 'exchange', detail })
 }

@@ -1,5 +1,5 @@
 import { newTask, type SubmissionRules } from '../submit/validate.ts'
-import { memberSpans } from '../task/json-text.ts'
+import { memberSpans } from '../task/json/text.ts'
 import type { NewTask } from '../task/task.ts'
 
 /**

@@ -2,11 +2,14 @@ import { createBatcher } from '../runtime/batcher.ts'
 import { type Clock, realClock } from '../runtime/clock.ts'
 import { messageOf, Problem } from '../runtime/errors.ts'
 import type { Logger } from '../runtime/log.ts'
-import { type Database, databaseProblem } from '../store/database.ts'
-import { type InsertOptions, insertTasks } from '../store/tasks/insert.ts'
-import type { Inserted } from '../store/tasks/insert-rows.ts'
-import { createdRow, type TaskRow } from '../store/tasks/read.ts'
+import { type Database, databaseProblem } from '../store/database/database.ts'
+import { type InsertOptions, insertTasks } from '../store/tasks/insert/insert.ts'
+import { addWoken, type Woken } from '../store/tasks/insert/insert-addressed.ts'
+import type { Created, Inserted } from '../store/tasks/insert/insert-rows.ts'
+import { createdRow, type TaskRow } from '../store/tasks/read/read.ts'
+import type { BrokerKind } from '../task/ledger.ts'
 import type { NewTask } from '../task/task.ts'
+import { addressingFor } from './addressing.ts'
 import { type Refusal, refusedBatch } from './validate-batch.ts'
 
 /** What became of a submission: a task of its own, or the first one with its idempotency key. */
@@ -27,8 +30,13 @@ export interface SubmitterDeps {
   /** The node that counts what it accepts. */
   nodeId(): string
   log: Logger
-  /** Told after each commit: for each queue that got tasks, in how many milliseconds the earliest is due. */
-  onSubmitted(queues: Map<string, number>): void
+  /** The kind of broker that the nodes use: whether what is addressed to an exchange is published there. */
+  broker?: BrokerKind
+  /**
+   * Told after each commit: for each queue that got tasks, and each exchange's line (`lineOf`) that has something to be
+   * published, in how many milliseconds the earliest is due.
+   */
+  onSubmitted(woken: Woken): void
   /** Told after each commit which tasks it stored. */
   onStored?(ids: string[]): void
   clock?: Clock
@@ -47,16 +55,18 @@ export function createSubmitter({
   pool,
   nodeId,
   log,
+  broker = 'in-process',
   onSubmitted,
   onStored,
   clock = realClock,
 }: SubmitterDeps): Submitter {
   let toldAt = Number.NEGATIVE_INFINITY
+  const addressing = addressingFor(broker)
 
   async function insert(tasks: NewTask[], options?: InsertOptions): Promise<Inserted[]> {
     try {
-      const inserted = await insertTasks(pool, nodeId(), tasks, options)
-      onStored?.(inserted.flatMap((one) => (one.kind === 'created' ? [one.id] : [])))
+      const inserted = await insertTasks(pool, nodeId(), tasks, { ...options, addressing })
+      onStored?.(inserted.flatMap((one) => (one.kind === 'created' ? idsOf(one) : [])))
       return inserted
     } catch (error) {
       const problem = error instanceof Problem ? error : databaseProblem(error)
@@ -94,25 +104,28 @@ export function createSubmitter({
         return own
       },
     })
-  // Children wait for their parents' locks; apart from the others, only they do.
+  // Children wait for their parents' locks, and what is addressed to an exchange is routed first: apart from the others,
+  // only they do.
   const parentless = batcher()
   const children = batcher()
+  const addressed = batcher()
+  const batcherOf = ({ parentId, exchange }: NewTask) =>
+    parentId !== null ? children : typeof exchange === 'string' ? addressed : parentless
 
   async function submit(task: NewTask): Promise<Submitted> {
     for (;;) {
-      const answer = await (task.parentId === null ? parentless : children).add(task).catch(rethrow)
+      const answer = await batcherOf(task).add(task).catch(rethrow)
       if (answer !== 'again') return answer
     }
   }
 
   function wake(tasks: NewTask[], inserted: Inserted[]): void {
-    const queues = new Map<string, number>()
-    for (const [index, { queue }] of tasks.entries()) {
+    const woken: Woken = new Map()
+    for (const [index, task] of tasks.entries()) {
       const answer = inserted[index]
-      if (answer?.kind !== 'created') continue
-      queues.set(queue, Math.min(queues.get(queue) ?? Number.POSITIVE_INFINITY, answer.delayMs))
+      if (answer?.kind === 'created') addWoken(woken, task, answer)
     }
-    if (queues.size > 0) onSubmitted(queues)
+    if (woken.size > 0) onSubmitted(woken)
   }
 
   return {
@@ -135,7 +148,7 @@ export function createSubmitter({
       wake(tasks, inserted)
       return tasks.map((task, index) => submitted(task, inserted[index] as Stored))
     },
-    idle: async () => void (await Promise.all([parentless.idle(), children.idle()])),
+    idle: async () => void (await Promise.all([parentless.idle(), children.idle(), addressed.idle()])),
   }
 }
 
@@ -144,6 +157,11 @@ type Stored = Exclude<Inserted, { kind: 'refused' | 'again' }>
 function submitted(task: NewTask, answer: Stored): Submitted {
   if (answer.kind === 'existing') return { created: false, id: answer.id }
   return { created: true, id: task.id, row: createdRow(task, answer) }
+}
+
+/** The task's, and its children's, when it was fanned out. */
+function idsOf({ id, placed }: Created): string[] {
+  return placed ? [id, ...placed.children.map((child) => child.id)] : [id]
 }
 
 function refusal({ code, field, detail }: Extract<Inserted, { kind: 'refused' }>): Problem {

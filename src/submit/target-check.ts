@@ -1,7 +1,9 @@
+import { parseDuration } from '../runtime/duration.ts'
 import { invalid, type Problem, type ProblemCode } from '../runtime/errors.ts'
-import { isReservedHeader } from '../task/reserved-headers.ts'
-import { signingKey } from '../task/signing-key.ts'
-import type { ConsumerTarget, HttpTarget } from '../task/target.ts'
+import { csvPathRefusal, readTableName, type TableRules } from '../task/target/names.ts'
+import { isOwnMessageHeader, isReservedHeader } from '../task/target/reserved-headers.ts'
+import { signingKey } from '../task/target/signing-key.ts'
+import type { ConsumerTarget, CsvTarget, HttpTarget, NoopTarget } from '../task/target/target.ts'
 
 /** What is asked about a target beyond its shape. */
 export interface TargetChecks {
@@ -9,6 +11,8 @@ export interface TargetChecks {
   handlerNames(): readonly string[]
   /** Why requests may not go to this URL; undefined when they may. */
   checkUrl(url: string): string | undefined
+  /** Which tables may be written; without it the target itself finds out. */
+  tables?: TableRules | undefined
 }
 
 /** Throws a Problem, with the place in the body, for a target that could never be delivered to. */
@@ -23,7 +27,23 @@ export function checkTarget(target: ConsumerTarget, checks: TargetChecks): void 
     case 'http':
       checkHttp(target, checks)
       return
+    case 'table': {
+      const name = checks.tables && readTableName(target.table, checks.tables)
+      if (name && 'reason' in name) throw refused('table', name.reason, 'unknown-target')
+      return
+    }
+    case 'csv':
+      checkCsv(target)
+      return
     case 'noop':
+      checkNoop(target)
+      return
+    case 'publish': {
+      const own = Object.keys(target.headers ?? {}).find(isOwnMessageHeader)
+      if (own !== undefined) throw refused(`headers/${own}`, 'is set by Longshore; leave it out')
+      return
+    }
+    case 'import':
     case 'task':
       return
     default:
@@ -31,13 +51,30 @@ export function checkTarget(target: ConsumerTarget, checks: TargetChecks): void 
   }
 }
 
-function checkHttp({ url, headers, format, fields, secret }: HttpTarget, { checkUrl }: TargetChecks): void {
+function checkNoop({ delay }: NoopTarget): void {
+  if (typeof delay !== 'object') return
+  if ((parseDuration(delay.max) ?? 0) < (parseDuration(delay.min) ?? 0))
+    throw refused('delay/max', 'must be as long as "min" at least')
+}
+
+function checkHttp(target: HttpTarget, { checkUrl }: TargetChecks): void {
+  const { url, headers, format, secret } = target
   const reason = checkUrl(url)
   if (reason !== undefined) throw refused('url', `cannot be delivered to: ${reason}`, 'unknown-target')
   const reserved = Object.keys(headers ?? {}).find(isReservedHeader)
   if (reserved !== undefined) throw refused(`headers/${reserved}`, 'is set by Longshore; leave it out')
-  if (fields && format !== 'form') throw refused('fields', 'only go with "format": "form"')
+  const ofForms = (['fields', 'rename', 'together'] as const).find((field) => target[field] !== undefined)
+  if (ofForms && format !== 'form') throw refused(ofForms, 'only go with "format": "form"')
   if ([secret ?? []].flat().some((one) => !signingKey(one))) throw refused('secret', 'must be base64 after "whsec_"')
+}
+
+function checkCsv({ path, columns, header }: CsvTarget): void {
+  const refusal = csvPathRefusal(path)
+  if (refusal !== undefined) throw refused('path', refusal)
+  if (header === false && !columns) throw refused('columns', 'are needed without a header')
+  const names = columns?.map((column) => (typeof column === 'string' ? column : column.name)) ?? []
+  const twice = names.find((name, index) => names.indexOf(name) !== index)
+  if (twice !== undefined) throw refused('columns', `name "${twice}" twice`)
 }
 
 function refused(field: string, message: string, code?: ProblemCode): Problem {

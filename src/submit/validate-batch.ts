@@ -1,5 +1,5 @@
 import { type FieldError, invalid, Problem, type ProblemCode } from '../runtime/errors.ts'
-import { checkJsonText, elementSpans } from '../task/json-text.ts'
+import { checkJsonText, elementSpans } from '../task/json/text.ts'
 import { LIMITS } from '../task/limits.ts'
 import type { NewTask } from '../task/task.ts'
 import { faultProblem, newTask, type Permissions, readSubmission, type SubmissionRules } from './validate.ts'

@@ -3,11 +3,13 @@ import { type Static, type TSchema, Type } from '@sinclair/typebox'
 import { v7 } from 'uuid'
 import { DURATION_PATTERN, parseDuration } from '../runtime/duration.ts'
 import { invalid, Problem } from '../runtime/errors.ts'
-import { checkJsonText, type JsonFault, memberSpans } from '../task/json-text.ts'
+import { UUID_PATTERN } from '../runtime/uuid.ts'
+import { checkJsonText, type JsonFault, memberSpans } from '../task/json/text.ts'
 import { LIMITS, PRIORITIES } from '../task/limits.ts'
-import { DEFAULT_QUEUE, QueueNameSchema } from '../task/queue.ts'
-import { TargetSchema } from '../task/target.ts'
+import { OwnTargetSchema } from '../task/target/target.ts'
 import type { NewTask } from '../task/task.ts'
+import { AddressedExchangeSchema, lineOf, ROUTING_KEY_BYTES, RoutingKeySchema } from '../task/topology/exchange.ts'
+import { DEFAULT_QUEUE, QueueNameSchema } from '../task/topology/queue.ts'
 import { parseTime } from './parse-time.ts'
 import { checkTarget, type TargetChecks } from './target-check.ts'
 
@@ -15,6 +17,8 @@ import { checkTarget, type TargetChecks } from './target-check.ts'
 export const SubmissionSchema = Type.Object(
   {
     queue: Type.Optional({ ...QueueNameSchema, default: DEFAULT_QUEUE }),
+    exchange: Type.Optional(AddressedExchangeSchema),
+    routingKey: Type.Optional(RoutingKeySchema),
     type: Type.Optional(
       Type.String({
         minLength: 1,
@@ -24,7 +28,7 @@ export const SubmissionSchema = Type.Object(
       }),
     ),
     payload: Type.Unknown({ description: 'Any JSON up to 1 MiB; kept and delivered as the very text that was sent' }),
-    target: Type.Optional({ ...TargetSchema, description: 'Where to deliver; needed on the queue "default"' }),
+    target: Type.Optional({ ...OwnTargetSchema, description: 'Where to deliver; needed on the queue "default"' }),
     priority: Type.Optional(
       Type.Integer({ minimum: 0, maximum: PRIORITIES - 1, default: 0, description: 'Higher goes first' }),
     ),
@@ -60,12 +64,12 @@ export const SubmissionSchema = Type.Object(
       Type.String({
         minLength: 1,
         maxLength: LIMITS.idempotencyKeyLength,
-        description: 'The same key again on the same queue gives the first task instead of another one',
+        description: 'The same key again on the same queue, or exchange, gives the first task instead of another one',
       }),
     ),
     parentId: Type.Optional(
       Type.String({
-        pattern: '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$',
+        pattern: UUID_PATTERN,
         description: 'A task that is not final; it ends with its last child',
       }),
     ),
@@ -110,10 +114,11 @@ export function newTask(text: string, rules: SubmissionRules, permissions: Permi
   if (payload.length * 3 > LIMITS.payloadBytes && Buffer.byteLength(payload) > LIMITS.payloadBytes) {
     throw invalid('/payload', `may have at most ${LIMITS.payloadBytes} bytes`, 'too-large')
   }
-  const queue = submission.queue ?? DEFAULT_QUEUE
+  const address = readAddress(submission)
+  const { queue } = address
   const task: NewTask = {
     id: v7(),
-    queue,
+    ...address,
     type: submission.type ?? null,
     payload,
     target: readTarget(submission, queue, rules, permissions),
@@ -127,6 +132,18 @@ export function newTask(text: string, rules: SubmissionRules, permissions: Permi
     origin: submission.parentId === undefined ? 'api' : 'child',
   }
   return task.idempotencyKey === null ? task : { ...task, fingerprint: fingerprint(task) }
+}
+
+/** Where it goes; of an exchange that is settled when it is stored. */
+function readAddress({ queue, exchange, routingKey }: Submission): Pick<NewTask, 'queue' | 'exchange' | 'routingKey'> {
+  if (exchange === undefined) {
+    if (routingKey !== undefined) throw invalid('/routingKey', 'only goes with an exchange')
+    return { queue: queue ?? DEFAULT_QUEUE }
+  }
+  if (queue !== undefined) throw invalid('/queue', 'cannot stand beside an exchange: send one of them')
+  if (routingKey !== undefined && Buffer.byteLength(routingKey) > ROUTING_KEY_BYTES)
+    throw invalid('/routingKey', `may have at most ${ROUTING_KEY_BYTES} bytes`)
+  return { queue: lineOf(exchange), exchange, routingKey: routingKey ?? '' }
 }
 
 function readTarget(
@@ -175,6 +192,7 @@ function readTimeout({ timeout }: Submission): number | null {
 function fingerprint(task: NewTask): string {
   const { queue, type, payload, target, priority, dueAt, delayMs, maxAttempts, timeoutMs, parentId } = task
   const asked = [queue, type, payload, canonical(target), priority, dueAt, delayMs, maxAttempts, timeoutMs, parentId]
+  if (task.exchange) asked.push(task.routingKey ?? '')
   return createHash('sha256').update(JSON.stringify(asked)).digest('hex')
 }
 

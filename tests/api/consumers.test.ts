@@ -69,7 +69,7 @@ test('what a consumer cannot have is refused with its place', async () => {
     [{ target: { type: 'noop' }, concurrency: '5' }, 422, 'validation', '/concurrency'],
     [{ target: { type: 'noop' }, timeout: '8d' }, 422, 'validation', '/timeout'],
     [{ target: { type: 'noop' }, timeout: '0s' }, 422, 'validation', '/timeout'],
-    [{ target: { type: 'noop' }, rateLimit: {} }, 422, 'validation', '/rateLimit'],
+    [{ target: { type: 'noop' }, rateLimit: {} }, 422, 'validation', '/rateLimit/count'],
     [{}, 422, 'validation', '/target'],
   ]
   for (const [json, status, code, path] of cases) {

@@ -59,11 +59,11 @@ test('every route has a summary, a description, a known tag, examples, and the p
         '401, 403, 503',
         ['401', '403', '503'].every((status) => statuses.includes(status)),
       )
+      // The older systems take JSON under any name, and answer 400 to what is not valid, or 422.
+      const invalid = ['400', '422'].filter((status) => statuses.includes(status))
+      const ofBodies = operation.tags?.[0] === 'compat' ? [...invalid.slice(0, 1), '413'] : ['400', '413', '415', '422']
       if (operation.requestBody)
-        says(
-          '400, 413, 422',
-          ['400', '413', '415', '422'].every((status) => statuses.includes(status)),
-        )
+        says(ofBodies.join(', '), invalid.length > 0 && ofBodies.every((status) => statuses.includes(status)))
     }
     for (const [, parameter] of name.matchAll(/\{(\w+)\}/g)) {
       says(

@@ -134,14 +134,14 @@ test('a body that is not JSON, not UTF-8, of another type or empty is told so', 
 
 test('every wrong field is named by a JSON Pointer and a sentence', async () => {
   const json = {
-    window: 3,
+    size: 3,
     type: 'lazy',
     retry: { maxAttempts: 'x', backoff: { kind: 'fixed', base: 'soon', factor: 2 } },
   }
   const answer = await api.call('PUT', '/api/v1/queues/emails', { json })
   expect(answer.status).toBe(422)
   expect(answer.json.errors).toEqual([
-    { path: '/window', message: 'is not a known field' },
+    { path: '/size', message: 'is not a known field' },
     { path: '/type', message: 'must be "quorum" or "classic"' },
     { path: '/retry/maxAttempts', message: 'must be of type integer' },
     { path: '/retry/backoff/factor', message: 'is not a known field' },

@@ -10,7 +10,7 @@ let server: HttpServer
 beforeAll(async () => {
   api = await apiUnderTest('embedded')
   server = serve({ fetch: api.api.fetch, host: '127.0.0.1', port: 0, log: pino({ level: 'silent' }) })
-})
+}, 60_000)
 afterAll(async () => {
   await server.stop(0)
   await api.close()

@@ -1,13 +1,16 @@
 import { v7 } from 'uuid'
 import { createApi } from '../../src/api/app.ts'
 import { taskRoutes } from '../../src/api/routes/tasks.ts'
+import { createInProcessBroker } from '../../src/broker/in-process.ts'
 import { realClock } from '../../src/runtime/clock.ts'
 import { createLog } from '../../src/runtime/log.ts'
-import { authenticator, createKey } from '../../src/store/keys.ts'
+import { authenticator, createKey } from '../../src/store/keys/keys.ts'
 import { cancelTasks } from '../../src/store/tasks/cancel.ts'
+import { mendTask } from '../../src/store/tasks/dead-letters/mend.ts'
+import { replayTasks } from '../../src/store/tasks/dead-letters/replay.ts'
 import { reportForeign } from '../../src/store/tasks/foreign-report.ts'
 import { removeTasks } from '../../src/store/tasks/remove.ts'
-import { replayTasks, runNow } from '../../src/store/tasks/replay.ts'
+import { runNow } from '../../src/store/tasks/run-now.ts'
 import { createSubmitter } from '../../src/submit/submitter.ts'
 import { DEFAULT_RETRY_POLICY } from '../../src/task/retry-policy.ts'
 import type { Scope } from '../../src/task/scope.ts'
@@ -20,6 +23,8 @@ export interface CallOptions {
   body?: string | Uint8Array<ArrayBuffer>
   headers?: Record<string, string>
 }
+
+const notAsked = () => Promise.reject(new Error('the tests of tasks do not ask for this'))
 
 export type TasksUnderTest = Awaited<ReturnType<typeof tasksUnderTest>>
 
@@ -48,7 +53,10 @@ export async function tasksUnderTest(engine: Engine) {
     authenticate,
     keysChanged: forget,
     topologyChanged: () => {},
-    purge: async () => 0,
+    broker: createInProcessBroker(),
+    purge: notAsked,
+    resend: notAsked,
+    removeQueue: notAsked,
     ...checks,
     readiness: async () => ({ checks: [] }),
     routes: (access) =>
@@ -57,7 +65,8 @@ export async function tasksUnderTest(engine: Engine) {
         submitter,
         ...checks,
         cancelTasks: (ids) => cancelTasks(pool, ids),
-        replayTasks: async (ids) => (await replayTasks(pool, ids)).replayed,
+        replayTasks: async (ids, options) => (await replayTasks(pool, ids, undefined, options)).replayed,
+        mendTask: (id, payload, by) => mendTask(pool, id, payload, by),
         runNow: async (ids) => (await runNow(pool, ids)).due,
         deleteTasks: (ids) => removeTasks(pool, node, ids),
         reportStatus: (id, report, keyId) => reportForeign(pool, id, report, keyId, () => DEFAULT_RETRY_POLICY),

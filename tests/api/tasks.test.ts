@@ -128,6 +128,19 @@ for (const engine of ENGINES) {
       expect((await act(running, 'run-now')).status).toBe(409)
     })
 
+    test('what was cancelled while RabbitMQ had its message is kept, one by one and in a discard of many', async () => {
+      const { json } = await api.call('POST', '/tasks', { json: { queue: 'emails', type: 'late', payload: {} } })
+      await api.query(
+        `update tasks set status = 'cancelled', finished_at = now(), publisher = id, publish_no = 1 where id = $1`,
+        [json.id],
+      )
+      const refused = await api.call('DELETE', `/tasks/${json.id}`)
+      expect([refused.status, refused.json.code]).toEqual([409, 'conflict'])
+      expect(refused.json.detail).toContain('RabbitMQ may still have the message')
+      const discard = { action: 'discard', filter: { type: 'late' } }
+      expect((await api.call('POST', '/tasks/actions', { json: discard })).json.outcomes).toEqual({ 'in-broker': 1 })
+    })
+
     test('final tasks are deleted, live ones and parents with children are 409', async () => {
       const parent = await submit()
       const child = await submit({ parentId: parent })
@@ -170,13 +183,15 @@ for (const engine of ENGINES) {
       expect(discard.json.outcomes).toEqual({ deleted: 1 })
     })
 
-    test('an action without a filter, with a status it is not for, or with what does not work yet is 422', async () => {
+    test('an action without a filter, with a status it is not for, or with what is of no use to it is 422', async () => {
       for (const json of [
         { action: 'cancel', filter: {} },
         { action: 'cancel' },
         { action: 'cancel', filter: { status: ['dead'] } },
         { action: 'explode', filter: { queue: 'emails' } },
-        { action: 'replay', filter: { queue: 'emails' }, ratePerSecond: 5 },
+        { action: 'cancel', filter: { queue: 'emails' }, ratePerSecond: 5 },
+        { action: 'discard', filter: { queue: 'emails' }, queue: 'default' },
+        { action: 'replay', filter: { queue: 'emails' }, ratePerSecond: 0 },
         { action: 'replay', filter: { queue: 'emails', colour: 'red' } },
       ]) {
         expect([json, (await api.call('POST', '/tasks/actions', { json })).status]).toEqual([json, 422])
@@ -218,8 +233,8 @@ for (const engine of ENGINES) {
     })
 
     test('a wrong method is 405 and says which are right', async () => {
-      const answer = await api.call('PATCH', `/tasks/${NOBODY}`, { json: {} })
-      expect([answer.status, answer.headers.get('allow')]).toEqual([405, 'DELETE, GET, HEAD'])
+      const answer = await api.call('PUT', `/tasks/${NOBODY}`, { json: {} })
+      expect([answer.status, answer.headers.get('allow')]).toEqual([405, 'DELETE, GET, HEAD, PATCH'])
     })
   })
 }

@@ -5,10 +5,11 @@ import type { FireDeps } from '../../src/schedule/fire.ts'
 import { createScheduler, type Scheduler } from '../../src/schedule/scheduler.ts'
 import { createSchedules, type Schedules, type Wanted } from '../../src/schedule/schedules.ts'
 import { storedTaskReader } from '../../src/schedule/stored-task.ts'
-import { type Database, openDatabase } from '../../src/store/database.ts'
-import { putQueue } from '../../src/store/queues.ts'
-import { DEFAULT_RETENTION } from '../../src/task/queue.ts'
+import { type Database, openDatabase } from '../../src/store/database/database.ts'
+import { putQueue } from '../../src/store/topology/queues.ts'
+import { addressingFor } from '../../src/submit/addressing.ts'
 import { DEFAULT_RETRY_POLICY } from '../../src/task/retry-policy.ts'
+import { DEFAULT_RETENTION } from '../../src/task/topology/queue.ts'
 import { type Engine, testDatabase } from '../support/database.ts'
 import { until } from '../support/until.ts'
 
@@ -59,7 +60,7 @@ export async function schedulesUnderTest(engine: Engine): Promise<SchedulesUnder
   const tell = (fields: Logged) => void logged.push(fields)
   const log = { fatal: tell, error: tell, warn: tell, info: tell, debug: tell, trace: tell }
   const node = uuidv7()
-  const deps: FireDeps = { node: () => node, read: storedTaskReader(checked) }
+  const deps: FireDeps = { node: () => node, read: storedTaskReader(checked), addressing: addressingFor('in-process') }
   const onFired = (queues: Map<string, number>) => woken.push(...queues.keys())
   const opened: Database[] = []
   const started: Scheduler[] = []

@@ -49,6 +49,16 @@ describe('readSubmission', () => {
     expect(task.id).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-7/)
   })
 
+  test('an address at an exchange needs no queue and no target, and is part of the fingerprint', () => {
+    const sent = (fields: string) => read(`{"payload":1,"idempotencyKey":"k",${fields}}`)
+    const task = sent('"exchange":"orders","routingKey":"eu.new"')
+    expect(task).toMatchObject({ queue: 'exchange/orders', exchange: 'orders', routingKey: 'eu.new', target: null })
+    expect(sent('"exchange":"orders"').routingKey).toBe('')
+    expect(sent('"exchange":"orders","routingKey":""').fingerprint).toBe(sent('"exchange":"orders"').fingerprint)
+    const other = ['"exchange":"orders"', '"exchange":"others","routingKey":"eu.new"', '"queue":"orders"'].map(sent)
+    expect(new Set([task, ...other].map(({ fingerprint }) => fingerprint)).size).toBe(4)
+  })
+
   test('reads every field', () => {
     const parentId = '019B7A3E-5C00-7000-8000-000000000001'
     const task = read(
@@ -78,10 +88,12 @@ describe('readSubmission', () => {
     ['an unknown field', '{"queue":"q","payload":1,"prio":1}', 'validation', '/prio'],
     ['a field named __proto__', '{"queue":"q","payload":1,"__proto__":{}}', 'validation', '/__proto__'],
     ['a field that stands twice', '{"queue":"q","payload":1,"payload":2}', 'validation', '/payload'],
-    ['an exchange, which does not work yet', '{"queue":"q","payload":1,"exchange":"x"}', 'validation', '/exchange'],
+    ['an exchange beside a queue', '{"queue":"q","payload":1,"exchange":"x"}', 'validation', '/queue'],
+    ['an exchange without a name', '{"payload":1,"exchange":""}', 'validation', '/exchange'],
+    ['a routing key without an exchange', '{"queue":"q","payload":1,"routingKey":"x"}', 'validation', '/routingKey'],
     [
-      'a routing key, which does not work yet',
-      '{"queue":"q","payload":1,"routingKey":"x"}',
+      'a routing key of more bytes than AMQP has room for',
+      `{"payload":1,"exchange":"x","routingKey":"${'ü'.repeat(128)}"}`,
       'validation',
       '/routingKey',
     ],
@@ -157,6 +169,19 @@ describe('readSubmission', () => {
       'validation',
       '/target/fields',
     ],
+    [
+      'names for a form beside JSON',
+      '{"payload":1,"target":{"type":"http","url":"https://example.com","rename":{"a":"b"}}}',
+      'validation',
+      '/target/rename',
+    ],
+    [
+      'a delay that ends before it begins',
+      '{"payload":1,"target":{"type":"noop","delay":{"min":"8s","max":"1s"}}}',
+      'validation',
+      '/target/delay/max',
+    ],
+    ['a delay that is none', '{"payload":1,"target":{"type":"noop","delay":"soon"}}', 'validation', '/target/delay'],
     [
       'a secret that is not what its prefix says',
       '{"payload":1,"target":{"type":"http","url":"https://example.com","secret":"whsec_not base64 at all"}}',

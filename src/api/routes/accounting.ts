@@ -1,11 +1,11 @@
 import { Type } from '@sinclair/typebox'
 import { Elysia } from 'elysia'
 import { readAccounting } from '../../store/accounting.ts'
-import type { Database } from '../../store/database.ts'
+import type { Database } from '../../store/database/database.ts'
 import { STATUSES } from '../../task/status.ts'
 import type { Access } from '../access.ts'
 import { cached } from '../cached.ts'
-import { describe } from '../describe.ts'
+import { describe } from '../openapi/describe.ts'
 
 const Count = (description: string) => Type.Integer({ description })
 

@@ -3,6 +3,7 @@ import { Elysia } from 'elysia'
 import { v7 as uuidv7 } from 'uuid'
 import { formatDuration, parseDuration } from '../../runtime/duration.ts'
 import { invalid, Problem } from '../../runtime/errors.ts'
+import type { Database } from '../../store/database/database.ts'
 import {
   type Consumer,
   type ConsumerChange,
@@ -11,16 +12,16 @@ import {
   insertConsumer,
   listConsumers,
   updateConsumer,
-} from '../../store/consumers.ts'
-import type { Database } from '../../store/database.ts'
+} from '../../store/topology/consumers.ts'
 import { checkTarget, type TargetChecks } from '../../submit/target-check.ts'
 import { LIMITS } from '../../task/limits.ts'
-import { withoutSecret } from '../../task/target.ts'
+import { withoutSecret } from '../../task/target/target.ts'
+import type { RateLimit } from '../../task/topology/rate-limit.ts'
 import type { Access } from '../access.ts'
 import { readBody } from '../body.ts'
-import { describe } from '../describe.ts'
-import { noContent } from '../no-content.ts'
+import { describe } from '../openapi/describe.ts'
 import { DEFAULT_LIMIT, PageOf, pageOf, placeOf, uuidIn } from '../page.ts'
+import { noContent } from '../response.ts'
 import { readQuery } from '../validation.ts'
 import {
   CHANGE_EXAMPLE,
@@ -30,7 +31,7 @@ import {
   EXAMPLE,
   ListQuery,
   NEW_EXAMPLE,
-} from './consumer-schema.ts'
+} from './consumers/schema.ts'
 
 export interface ConsumerDeps extends TargetChecks {
   db: Database['db']
@@ -210,7 +211,16 @@ function changeOf(body: Static<typeof ConsumerPatch>): ConsumerChange {
     ...(body.concurrency !== undefined && { concurrency: body.concurrency }),
     ...(body.timeout !== undefined && { timeoutMs: timeoutIn(body.timeout) }),
     ...(body.paused !== undefined && { paused: body.paused }),
+    ...(body.rateLimit !== undefined && { rateLimit: limitIn(body.rateLimit) }),
   }
+}
+
+const LIMIT_PER = { minMs: 10, maxMs: 24 * 3_600_000 }
+
+function limitIn(limit: RateLimit | null): RateLimit | null {
+  const perMs = limit === null ? LIMIT_PER.minMs : (parseDuration(limit.per) ?? 0)
+  if (perMs >= LIMIT_PER.minMs && perMs <= LIMIT_PER.maxMs) return limit
+  throw invalid('/rateLimit/per', 'must be between 10ms and 24h')
 }
 
 function timeoutIn(text: string): number {

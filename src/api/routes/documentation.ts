@@ -2,8 +2,8 @@ import { Type } from '@sinclair/typebox'
 import { Elysia } from 'elysia'
 import { Problem } from '../../runtime/errors.ts'
 import type { Access } from '../access.ts'
-import { describe } from '../describe.ts'
-import { docsAssets, docsPage, type ReadAsset } from '../docs-page.ts'
+import { describe } from '../openapi/describe.ts'
+import { docsAssets, docsPage, type ReadAsset } from '../openapi/docs-page.ts'
 
 export interface DocumentationDeps {
   /** The OpenAPI document; asked once. */

@@ -3,11 +3,11 @@ import { Elysia } from 'elysia'
 import { cutOn } from '../../runtime/serve.ts'
 import { STATUSES } from '../../task/status.ts'
 import type { Access } from '../access.ts'
-import { describe } from '../describe.ts'
-import { type EventFeed, HEARTBEAT_MS, MAX_EVENT_CLIENTS } from '../event-feed.ts'
-import { EVENT_KINDS, type EventFilter, type EventKind } from '../event-filter.ts'
-import { FilterFields, filterOf, refuse, statusesOf } from '../task-filter.ts'
-import { readQuery } from '../validation.ts'
+import { type EventFeed, HEARTBEAT_MS, MAX_EVENT_CLIENTS } from '../events/feed.ts'
+import { EVENT_KINDS, type EventFilter, type EventKind } from '../events/filter.ts'
+import { describe } from '../openapi/describe.ts'
+import { FilterFields, filterOf, statusesOf } from '../task-filter.ts'
+import { readQuery, refuse } from '../validation.ts'
 
 const { createdAfter: _, ...Fields } = FilterFields
 
@@ -25,6 +25,13 @@ const EventsQuery = Type.Object(
         maxLength: 128,
         description: `Only changes into these, separated by commas: ${STATUSES.join(', ')}`,
         examples: ['dead'],
+      }),
+    ),
+    source: Type.Optional(
+      Type.String({
+        minLength: 1,
+        maxLength: 128,
+        description: 'Only files of the source with this name; tasks, queues and nodes go by the other filters',
       }),
     ),
     ...Fields,
@@ -59,7 +66,7 @@ export function eventRoutes(access: Access, { events }: EventDeps) {
       detail: describe({
         tag: 'Events',
         summary: 'Listen to what happens',
-        description: `Server-sent events of the whole cluster. \`task\`: a task as it is after a change (id, queue, type, status, attempt, parentId, origin); of several changes within 100 ms the last is told. \`queue\` and \`node\`: figures of a queue and the state of a node, whole at first and then whenever they differ. \`reset\`: something may have been missed, read again. \`Last-Event-ID\` goes on from there, or begins with \`reset\`. A comment comes every ${HEARTBEAT_MS / 1000} s. At most ${MAX_EVENT_CLIENTS} clients a node; one that does not read is cut.`,
+        description: `Server-sent events of the whole cluster. \`task\`: a task as it is after a change (id, queue, type, status, attempt, parentId, origin); of several changes within 100 ms the last is told. \`queue\`, \`node\` and \`file\`: figures of a queue, the state of a node, and a file on its way with its progress, whole at first and then whenever they differ. \`reset\`: something may have been missed, read again. \`Last-Event-ID\` goes on from there, or begins with \`reset\`. A comment comes every ${HEARTBEAT_MS / 1000} s. At most ${MAX_EVENT_CLIENTS} clients a node; one that does not read is cut.`,
         query: EventsQuery,
         responses: { 200: ['A stream of events (`text/event-stream`), without end'] },
         problems: ['overloaded', 'shutting-down'],
@@ -68,7 +75,7 @@ export function eventRoutes(access: Access, { events }: EventDeps) {
   )
 }
 
-function eventFilterOf({ kinds, status, ...fields }: Static<typeof EventsQuery>): EventFilter {
+function eventFilterOf({ kinds, status, source, ...fields }: Static<typeof EventsQuery>): EventFilter {
   const { queue, type, parentId, origin } = filterOf(fields, '')
   return {
     kinds: kinds === undefined ? undefined : kindsOf(kinds),
@@ -77,6 +84,7 @@ function eventFilterOf({ kinds, status, ...fields }: Static<typeof EventsQuery>)
     type,
     parentId,
     origin,
+    source,
   }
 }
 

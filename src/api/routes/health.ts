@@ -3,11 +3,13 @@ import { realClock, within } from '../../runtime/clock.ts'
 
 /** One thing that a node needs to be ready. */
 export interface ReadinessCheck {
-  /** `database`, `migrations`, `broker`, `node`. */
+  /** `database`, `broker`, `node`, `registry`; a worker without a database has `server` for `database`. */
   name: string
   ok: boolean
   /** Which engine, or what is wrong. */
   detail: string
+  /** Without it the node still takes tasks: ready, but degraded. */
+  dispensable?: boolean
 }
 
 export interface HealthDeps {
@@ -35,19 +37,25 @@ export function healthRoutes({ readiness }: HealthDeps) {
       async ({ set }) => {
         set.headers['cache-control'] = 'no-store'
         const { checks } = await within(realClock, PATIENCE_MS, readiness(), SILENT)
-        const ready = checks.every((check) => check.ok)
-        if (!ready) set.status = 503
-        return { status: ready ? 'ready' : 'not-ready', checks }
+        const status = statusOf(checks)
+        if (status === 'not-ready') set.status = 503
+        return { status, checks: checks.map(({ name, ok, detail }) => ({ name, ok, detail })) }
       },
       { detail: READY },
     )
+}
+
+function statusOf(checks: ReadinessCheck[]): 'ready' | 'degraded' | 'not-ready' {
+  const failed = checks.filter((check) => !check.ok)
+  if (failed.length === 0) return 'ready'
+  return failed.every((check) => check.dispensable) ? 'degraded' : 'not-ready'
 }
 
 const READY_SCHEMA = {
   type: 'object',
   required: ['status', 'checks'],
   properties: {
-    status: { enum: ['ready', 'not-ready'] },
+    status: { enum: ['ready', 'degraded', 'not-ready'] },
     checks: {
       type: 'array',
       items: {
@@ -81,19 +89,26 @@ const READY = {
   tags: ['Health'],
   security: [],
   summary: 'Can the node work?',
-  description: 'Each check, and which engines are in use. No key is needed.',
+  description:
+    'Each check, and which engines are in use. `degraded`: tasks are accepted and safe, but something beside the database is away, such as RabbitMQ. No key is needed.',
   responses: {
     200: {
-      description: 'Every check passed',
+      description: 'Tasks are accepted',
       content: {
         'application/json': {
           schema: READY_SCHEMA,
-          example: { status: 'ready', checks: [{ name: 'database', ok: true, detail: 'embedded Postgres 18' }] },
+          example: {
+            status: 'ready',
+            checks: [
+              { name: 'database', ok: true, detail: 'embedded Postgres 18.4' },
+              { name: 'broker', ok: true, detail: 'in-process' },
+            ],
+          },
         },
       },
     },
     503: {
-      description: 'A check failed',
+      description: 'Tasks cannot be accepted',
       content: {
         'application/json': {
           schema: READY_SCHEMA,

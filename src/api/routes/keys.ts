@@ -1,14 +1,14 @@
 import { Type } from '@sinclair/typebox'
 import { Elysia } from 'elysia'
 import { Problem } from '../../runtime/errors.ts'
-import type { Database } from '../../store/database.ts'
-import { createKey, deleteKey, listKeys } from '../../store/keys.ts'
+import type { Database } from '../../store/database/database.ts'
+import { createKey, deleteKey, listKeys } from '../../store/keys/keys.ts'
 import { SCOPES } from '../../task/scope.ts'
 import type { Access } from '../access.ts'
 import { readBody } from '../body.ts'
-import { describe } from '../describe.ts'
-import { noContent } from '../no-content.ts'
+import { describe } from '../openapi/describe.ts'
 import { DEFAULT_LIMIT, PageOf, PageQuery, pageOf, placeOf } from '../page.ts'
+import { noContent } from '../response.ts'
 import { readQuery } from '../validation.ts'
 
 export interface KeyDeps {

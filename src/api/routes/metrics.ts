@@ -1,6 +1,6 @@
 import { Elysia } from 'elysia'
 import type { Access } from '../access.ts'
-import { describe } from '../describe.ts'
+import { describe } from '../openapi/describe.ts'
 
 export interface MetricsDeps {
   /** The exposition text; never rejects because the database is away. */

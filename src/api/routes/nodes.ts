@@ -1,9 +1,9 @@
 import { Type } from '@sinclair/typebox'
 import { Elysia } from 'elysia'
-import type { Database } from '../../store/database.ts'
+import type { Database } from '../../store/database/database.ts'
 import { listNodes } from '../../store/node-list.ts'
 import type { Access } from '../access.ts'
-import { describe } from '../describe.ts'
+import { describe } from '../openapi/describe.ts'
 import { DEFAULT_LIMIT, PageOf, PageQuery, pageOf, placeOf, uuidIn } from '../page.ts'
 import { readQuery } from '../validation.ts'
 
@@ -19,7 +19,11 @@ const NodeSchema = Type.Object({
   status: Type.Union([Type.Literal('alive'), Type.Literal('dead'), Type.Literal('left')], {
     description: 'dead: silent for 15 s, its tasks go to others; left: it stopped in order',
   }),
-  state: Type.Any({ description: 'Its broker and consumers, as of its last beat' }),
+  broker: Type.String({ description: 'Kind and vhost, such as rabbitmq:/; the same on all nodes that live' }),
+  state: Type.Any({
+    description:
+      'As of its last beat: its consumers, in `link`, how it stands with RabbitMQ (up, down or blocked, since when, why, where it confirms no messages, and its connections), and, in `refused`, the queues and exchanges that RabbitMQ does not let it publish to',
+  }),
 })
 
 const EXAMPLE = {
@@ -30,8 +34,22 @@ const EXAMPLE = {
   startedAt: '2026-01-01T00:00:00.000Z',
   beatAt: '2026-01-01T00:10:00.000Z',
   status: 'alive',
+  broker: 'rabbitmq:/',
   state: {
-    broker: 'in-process',
+    broker: 'rabbitmq',
+    link: {
+      status: 'up',
+      since: '2026-01-01T00:00:00.000Z',
+      reason: null,
+      connections: [
+        {
+          name: 'longshore worker-1 publish',
+          host: 'rabbitmq.example.com:5672',
+          purpose: 'publish',
+          since: '2026-01-01T00:00:00.000Z',
+        },
+      ],
+    },
     consumers: [
       {
         id: '019b7a3e-5c00-7000-8000-000000000002',

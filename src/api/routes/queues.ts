@@ -1,10 +1,9 @@
 import { type Static, Type } from '@sinclair/typebox'
 import { Elysia } from 'elysia'
-import { invalid, Problem } from '../../runtime/errors.ts'
-import type { Database } from '../../store/database.ts'
-import { queueRates } from '../../store/node-list.ts'
+import { Problem } from '../../runtime/errors.ts'
+import type { Database } from '../../store/database/database.ts'
+import { workOfQueues } from '../../store/node-list.ts'
 import {
-  deleteQueue,
   listQueues,
   noFigures,
   putQueue,
@@ -12,40 +11,25 @@ import {
   queueByName,
   queueFigures,
   setQueuePaused,
-} from '../../store/queues.ts'
-import {
-  DEFAULT_QUEUE,
-  DEFAULT_RETENTION,
-  QueueNameSchema,
-  type QueuePolicy,
-  QueuePolicySchema,
-} from '../../task/queue.ts'
-import { DEFAULT_RETRY_POLICY } from '../../task/retry-policy.ts'
+} from '../../store/topology/queues.ts'
+import { QueueNameSchema, QueuePolicySchema } from '../../task/topology/queue.ts'
 import type { Access } from '../access.ts'
 import { readBody } from '../body.ts'
 import { cached } from '../cached.ts'
-import { describe } from '../describe.ts'
-import { noContent } from '../no-content.ts'
+import { describe } from '../openapi/describe.ts'
 import { DEFAULT_LIMIT, PageOf, PageQuery, pageOf, placeOf } from '../page.ts'
 import { checked, readQuery } from '../validation.ts'
-import { QUEUE_EXAMPLE, QueueSchema } from './queue-schema.ts'
+import { policyOf, QUEUE_EXAMPLE, QueueSchema, queueJson } from './queues/schema.ts'
 
 export interface QueueDeps {
   db: Database['db']
   /** Called after every change of queues or consumers, so that this node follows it at once. */
   topologyChanged(): void
-  /** Cancels the waiting tasks of a queue; how many there were. */
-  purge(queue: string): Promise<number>
 }
 
 const TAG = 'Queues'
 const ListQuery = Type.Object(PageQuery, { additionalProperties: false })
-const PurgeBody = Type.Object(
-  { confirm: Type.String({ description: "The queue's name, once more" }) },
-  { additionalProperties: false },
-)
-const PurgeResult = Type.Object({ cancelled: Type.Integer({ description: 'Waiting tasks that were cancelled' }) })
-const NAME = { name: QueueNameSchema }
+export const NAME = { name: QueueNameSchema }
 const POLICY_EXAMPLE = {
   retry: { maxAttempts: 5, backoff: { kind: 'exponential', base: '1s', factor: 2, max: '1h', jitter: 0.2 } },
   retention: { succeeded: '1d' },
@@ -54,12 +38,12 @@ const POLICY_EXAMPLE = {
 export function queueRoutes(access: Access, deps: QueueDeps) {
   const { db } = deps
   const figures = cached(async () => {
-    const [depths, rates] = await Promise.all([queueFigures(db), queueRates(db)])
-    return { depths, rates }
+    const [depths, work] = await Promise.all([queueFigures(db), workOfQueues(db)])
+    return { depths, work }
   })
   const shown = async (queue: Queue): Promise<Static<typeof QueueSchema>> => {
-    const { depths, rates } = await figures()
-    return { ...queue, ...(depths.get(queue.name) ?? noFigures()), rate: rates.get(queue.name) ?? 0 }
+    const { depths, work } = await figures()
+    return queueJson(queue, depths.get(queue.name) ?? noFigures(), work.get(queue.name)?.rate ?? 0)
   }
   const pausing = async (name: string, paused: boolean) => {
     const queue = await setQueuePaused(db, name, paused)
@@ -125,48 +109,14 @@ export function queueRoutes(access: Access, deps: QueueDeps) {
           tag: TAG,
           summary: 'Make or replace a queue',
           description:
-            'Makes the queue, or replaces its whole policy: a field that is missing takes its default. Whether the queue is paused stays as it is. New limits count for tasks submitted from now on.',
+            'Makes the queue, or replaces its whole policy: a field that is missing takes its default. Whether the queue is paused stays as it is. New limits count for tasks submitted from now on. RabbitMQ cannot change a queue that it has: with another `type`, `maxPriority` or `deadLetter` the queue stands still and shows `state: conflict` with what to do.',
           params: NAME,
           body: [QueuePolicySchema, POLICY_EXAMPLE],
           responses: {
             200: ['The queue was replaced', QueueSchema, QUEUE_EXAMPLE],
             201: ['The queue was made', QueueSchema, QUEUE_EXAMPLE],
           },
-        }),
-      },
-    )
-    .delete(
-      '/:name',
-      async ({ params: { name } }) => {
-        if (name === DEFAULT_QUEUE) throw new Problem('conflict', `The queue "${name}" is built in and stays`)
-        const deletion = await deleteQueue(db, name)
-        switch (deletion) {
-          case 'unknown':
-            throw unknownQueue(name)
-          case 'has-consumers':
-            throw new Problem('conflict', `The queue "${name}" has consumers; delete them first`)
-          case 'has-live-tasks':
-            throw new Problem(
-              'queue-not-empty',
-              `The queue "${name}" has tasks that are not final; finish, cancel or purge them first`,
-            )
-          case 'deleted':
-            deps.topologyChanged()
-            return noContent()
-          default:
-            return deletion satisfies never
-        }
-      },
-      {
-        scope: 'operate',
-        detail: describe({
-          tag: TAG,
-          summary: 'Delete a queue',
-          description:
-            'Deletes a queue that has neither consumers nor live tasks. Its final tasks stay until their retention ends.',
-          params: NAME,
-          responses: { 204: ['The queue is gone'] },
-          problems: ['not-found', 'conflict', 'queue-not-empty'],
+          problems: ['conflict'],
         }),
       },
     )
@@ -195,29 +145,6 @@ export function queueRoutes(access: Access, deps: QueueDeps) {
         problems: ['not-found'],
       }),
     })
-    .post(
-      '/:name/purge',
-      async ({ request, params: { name } }) => {
-        const { confirm } = await readBody(PurgeBody, request)
-        if (!(await queueByName(db, name))) throw unknownQueue(name)
-        if (confirm !== name) throw invalid('/confirm', `must be the queue's name, "${name}"`)
-        return { cancelled: await deps.purge(name) }
-      },
-      {
-        scope: 'operate',
-        parse: 'none',
-        detail: describe({
-          tag: TAG,
-          summary: 'Purge a queue',
-          description:
-            'Cancels every task of the queue that waits. Running tasks go on. Cancelled tasks can be replayed.',
-          params: NAME,
-          body: [PurgeBody, { confirm: 'emails' }],
-          responses: { 200: ['How many were cancelled', PurgeResult, { cancelled: 12 }] },
-          problems: ['not-found'],
-        }),
-      },
-    )
 }
 
 export function unknownQueue(name: string): Problem {
@@ -228,12 +155,4 @@ const PathName = Type.Object(NAME)
 
 function checkedName(name: string): string {
   return checked(PathName, { name }).name
-}
-
-function policyOf(body: Static<typeof QueuePolicySchema>): QueuePolicy {
-  return {
-    type: body.type ?? 'quorum',
-    retry: body.retry ?? DEFAULT_RETRY_POLICY,
-    retention: { ...DEFAULT_RETENTION, ...body.retention },
-  }
 }

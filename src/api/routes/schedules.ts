@@ -6,26 +6,20 @@ import { invalid, Problem } from '../../runtime/errors.ts'
 import type { PeriodicState } from '../../runtime/periodic.ts'
 import { nextFire, type Rule } from '../../schedule/judge.ts'
 import type { Schedules } from '../../schedule/schedules.ts'
-import type { Database } from '../../store/database.ts'
-import {
-  databaseTime,
-  lastFires,
-  listFires,
-  listSchedules,
-  type Schedule,
-  scheduleByName,
-} from '../../store/schedules.ts'
+import type { Database } from '../../store/database/database.ts'
+import { databaseTime } from '../../store/database/statement.ts'
+import { lastFires, listFires, listSchedules, type Schedule, scheduleByName } from '../../store/schedules.ts'
 import { parseTime } from '../../submit/parse-time.ts'
 import type { TargetChecks } from '../../submit/target-check.ts'
 import type { SubmissionRules } from '../../submit/validate.ts'
 import { ScheduleNameSchema } from '../../task/schedule.ts'
 import type { Access } from '../access.ts'
 import { readText } from '../body.ts'
-import { describe } from '../describe.ts'
-import { noContent } from '../no-content.ts'
+import { describe } from '../openapi/describe.ts'
 import { cursorOf, DEFAULT_LIMIT, PageOf, pageOf, placeOf } from '../page.ts'
+import { jsonResponse, noContent } from '../response.ts'
 import { checked, readQuery } from '../validation.ts'
-import { fireJson, jitterMs, readSchedule, scheduleJson } from './schedule-json.ts'
+import { fireJson, jitterMs, readSchedule, scheduleJson } from './schedules/json.ts'
 import {
   BODY_EXAMPLE,
   FIRE_EXAMPLE,
@@ -40,8 +34,7 @@ import {
   ScheduleBody,
   ScheduleSchema,
   SystemWorkSchema,
-} from './schedule-schema.ts'
-import { jsonResponse } from './tasks-response.ts'
+} from './schedules/schema.ts'
 
 export interface ScheduleDeps extends TargetChecks {
   pool: Database['pool']
@@ -59,7 +52,8 @@ const ListSchema = Type.Union([PageOf(ScheduleSchema), PageOf(SystemWorkSchema)]
 
 export function scheduleRoutes(access: Access, deps: ScheduleDeps) {
   const { pool, schedules } = deps
-  const rules: SubmissionRules = { check: checked, handlerNames: deps.handlerNames, checkUrl: deps.checkUrl }
+  const { handlerNames, checkUrl, tables } = deps
+  const rules: SubmissionRules = { check: checked, handlerNames, checkUrl, tables }
   const shown = async (schedule: Schedule, status = 200, headers = {}) => {
     const last = (await lastFires(pool, [schedule.name])).get(schedule.name)
     return jsonResponse(scheduleJson(schedule, last), status, headers)
@@ -138,7 +132,7 @@ export function scheduleRoutes(access: Access, deps: ScheduleDeps) {
             200: ['The schedule was replaced', ScheduleSchema, SCHEDULE_EXAMPLE],
             201: ['The schedule was made', ScheduleSchema, SCHEDULE_EXAMPLE],
           },
-          problems: ['unknown-queue', 'unknown-target', 'unknown-handler'],
+          problems: ['unknown-queue', 'unknown-exchange', 'unknown-target', 'unknown-handler'],
         }),
       },
     )
@@ -210,7 +204,7 @@ export function scheduleRoutes(access: Access, deps: ScheduleDeps) {
           responses: {
             201: ['The fire; `Location` names the task', FireSchema, { ...FIRE_EXAMPLE, manual: true }],
           },
-          problems: ['not-found', 'unknown-queue'],
+          problems: ['not-found', 'unknown-queue', 'unknown-exchange', 'unroutable'],
         }),
       },
     )
