@@ -1,13 +1,12 @@
-import { v7 as uuidv7 } from 'uuid'
 import { startApi } from './app/api.ts'
 import { openLedger, tellAdminKey } from './app/ledger.ts'
 import { startNode } from './app/node.ts'
-import type { Stops } from './app/stops.ts'
+import { runStops, type Stops } from './app/stops.ts'
 import type { Config } from './config.ts'
 import type { Assets } from './runtime/assets.ts'
-import { messageOf } from './runtime/errors.ts'
 import type { Logger } from './runtime/log.ts'
-import { ensureBuiltIn } from './store/built-in.ts'
+import { ensureTopology, type WantedTopology } from './store/topology/ensure.ts'
+import { DEFAULT_QUEUE } from './task/topology/queue.ts'
 
 /** A node at work. */
 export interface App {
@@ -15,6 +14,16 @@ export interface App {
   readonly url: string | undefined
   /** Takes nothing new, ends the work in hand until the configured deadline, gives the rest back, leaves. */
   stop(): Promise<void>
+}
+
+/** Made at the first start: the queue that is always there, with a consumer that delivers to each task's own target. */
+const BUILT_IN: WantedTopology = {
+  queues: [
+    {
+      name: DEFAULT_QUEUE,
+      consumers: [{ target: { type: 'task' }, concurrency: 50, timeoutMs: 30_000, paused: false }],
+    },
+  ],
 }
 
 /**
@@ -29,14 +38,10 @@ export async function startApp(
   signal?: AbortSignal,
 ): Promise<App> {
   const stops: Stops = []
-  const stop = async () => {
-    for (const end of stops.splice(0).reverse()) {
-      await end().catch((error) => log.error({ event: 'stop-failed', error: messageOf(error) }, 'Cannot stop in order'))
-    }
-  }
+  const stop = () => runStops(stops, log)
   try {
     const database = await openLedger(config, log, stops, assets, signal)
-    await ensureBuiltIn(database.pool, uuidv7())
+    await ensureTopology(database.db, BUILT_IN)
     await tellAdminKey(config, log, database)
     const node = await startNode(config, log, threadUrl, database, stops)
     const url = config.roles.includes('api') ? await startApi(config, log, database, node, stops, assets) : undefined

@@ -18,6 +18,10 @@ await run(process.argv.slice(2), {
         const { startApp } = await import('./app.ts')
         return startApp(settings, log, threadUrl, assets, signal)
       },
+      async startWorker(place, log, signal) {
+        const { startRemoteWorker } = await import('./app/worker.ts')
+        return startRemoteWorker(settings, place, log, threadUrl, signal)
+      },
     }
   },
 })

@@ -1,25 +1,35 @@
-import { createApi } from '../api/app.ts'
+import { type ApiDeps, createApi } from '../api/app.ts'
+import { compatRoutes } from '../api/compat/compat.ts'
+import { followOrderApi } from '../api/compat/consumer-management/order-target.ts'
 import { checkReadiness } from '../api/readiness.ts'
 import { scheduleRoutes } from '../api/routes/schedules.ts'
+import { sourceRouteList } from '../api/routes/sources.ts'
 import { taskRoutes } from '../api/routes/tasks.ts'
+import { workerProtocolRoutes } from '../api/routes/worker-protocol.ts'
+import type { ReadConnections } from '../broker/connections.ts'
+import { createManagement } from '../broker/rabbitmq/management.ts'
 import type { Config } from '../config.ts'
+import { parseAmqpUrl } from '../runtime/amqp-url.ts'
 import type { Assets } from '../runtime/assets.ts'
 import { realClock } from '../runtime/clock.ts'
-import { createEgress } from '../runtime/egress.ts'
-import { messageOf } from '../runtime/errors.ts'
+import { createEgress } from '../runtime/egress/egress.ts'
 import type { Logger } from '../runtime/log.ts'
 import { serve } from '../runtime/serve.ts'
 import { VERSION } from '../runtime/version.ts'
-import type { Database } from '../store/database.ts'
-import { authenticator } from '../store/keys.ts'
-import { cancelTasks, cancelWaiting } from '../store/tasks/cancel.ts'
-import { reportForeign } from '../store/tasks/foreign-report.ts'
-import { removeTasks } from '../store/tasks/remove.ts'
-import { replayTasks, runNow } from '../store/tasks/replay.ts'
+import { createFiles } from '../sources/files.ts'
+import type { Database } from '../store/database/database.ts'
+import { authenticator } from '../store/keys/keys.ts'
+import { registryState } from '../store/sources/managed.ts'
 import { createSubmitter } from '../submit/submitter.ts'
 import { listHandlers } from '../targets/handlers-dir.ts'
+import { purgeQueue, resendQueued } from '../topology/purge-queue.ts'
+import { removeQueue } from '../topology/remove-queue.ts'
+import { olderSystems } from './api/older-systems.ts'
+import { taskChanges } from './api/task-changes.ts'
+import { openWorkerDoor } from './api/worker-door.ts'
 import type { Node } from './node.ts'
 import type { Stops } from './stops.ts'
+import { tablesOf } from './tables.ts'
 
 /** How long requests in hand may take when the node stops. */
 const REQUESTS_WITHIN_MS = 5_000
@@ -28,31 +38,47 @@ const REQUESTS_WITHIN_MS = 5_000
 export async function startApi(
   config: Config,
   log: Logger,
-  { db, pool }: Database,
-  { heart, registry, dispatcher, notifications, workers, schedules, periodic, observed, touched }: Node,
+  database: Database,
+  node: Node,
   stops: Stops,
   assets?: Assets,
 ): Promise<string> {
-  const tell = (error: unknown) => log.warn({ event: 'topology-read-failed', error: messageOf(error) })
-  const wake = (queues: Iterable<string>) => {
-    for (const queue of queues) dispatcher.wake(queue)
-    notifications.send({ kind: 'wake', queues: [...queues] })
-  }
+  const { db, pool, connection } = database
+  const { broker, reconciler, heart, registry, notifications } = node
+  const { schedules, sourcing, periodic, observed, touched, wakeAll, topologyChanged } = node
+  const tasks = taskChanges(database, node)
   const keys = authenticator(db, realClock)
   const egress = createEgress(config.egress)
+  const orderApi = { url: config.processOrderUrl, secret: config.processOrderSecret }
+  const checkUrl = (url: string) => egress.checkUrl(url)
+  if (config.compatRoutes && (await followOrderApi(db, orderApi, { checkUrl, log })) > 0) {
+    await registry.refresh()
+    notifications.send({ kind: 'topology' })
+  }
   const submitter = createSubmitter({
     pool,
     nodeId: () => heart.node(),
     log,
-    onSubmitted(queues) {
-      for (const [queue, delayMs] of queues) dispatcher.wake(queue, delayMs)
-      notifications.send({ kind: 'wake', queues: [...queues.keys()] })
-    },
+    broker: broker.kind,
+    onSubmitted: node.wakeAllAfter,
     onStored: observed.submitted,
   })
+  // Without its credentials: the doors only need to know what may be written.
+  const { schema, onlySchema } = tablesOf(config, connection)
+  const tables = { schema, onlySchema }
+  const upkeep = { pool, broker, changed: touched, wake: wakeAll }
+  const remove: ApiDeps['removeQueue'] = (queue, guards) =>
+    removeQueue(
+      { ...upkeep, db, cancelTasks: tasks.cancelTasks, topologyChanged, recheck: reconciler.recheck },
+      queue,
+      guards,
+    )
   const handlers = () => listHandlers(config.handlersDir)
+  const managementConnections = managementOf(config)
+  const door = openWorkerDoor(log, database, node)
   const api = createApi({
     db,
+    broker,
     log,
     version: VERSION,
     ...(assets ? { readAsset: assets.read } : {}),
@@ -62,59 +88,71 @@ export async function startApi(
       observed.feed.closeAll()
       notifications.send({ kind: 'keys' })
     },
-    topologyChanged() {
-      registry.refresh().catch(tell)
-      notifications.send({ kind: 'topology' })
-    },
-    purge: (queue) => cancelWaiting(pool, queue, touched),
+    topologyChanged,
+    purge: (queue, purge) => purgeQueue(upkeep, queue, purge),
+    resend: (queue) => resendQueued(upkeep, queue),
+    removeQueue: remove,
+    managementConnections,
     ...observed.deps,
     readiness: () =>
-      checkReadiness({ pool, embedded: config.databaseUrl === undefined, mayStart: () => heart.mayStart() }),
+      checkReadiness({
+        ...{ pool, broker, embedded: config.databaseUrl === undefined, mayStart: () => heart.mayStart() },
+        registry: config.registryUrl ? () => registryState(pool) : undefined,
+      }),
     handlerNames: handlers,
-    checkUrl: (url) => egress.checkUrl(url),
+    checkUrl,
+    tables,
     routes: (access) => [
       observed.routes(access),
+      workerProtocolRoutes(access, door),
       scheduleRoutes(access, {
         pool,
         schedules,
         handlerNames: handlers,
-        checkUrl: (url) => egress.checkUrl(url),
+        checkUrl,
+        tables,
         periodic: () => periodic.map((one) => one.state()),
         now: () => realClock.now(),
         node: () => heart.node(),
+      }),
+      ...sourceRouteList(access, {
+        ...sourcing.trying,
+        log,
+        sources: sourcing.sources,
+        files: createFiles({ pool, cancelTasks: tasks.cancelTasks, wake: wakeAll, onChanged: sourcing.changed }),
+        async cancelTask(task) {
+          await tasks.cancelTasks([task])
+        },
+        async replayTask(task) {
+          return (await tasks.replayTasks([task])).some(({ outcome }) => outcome === 'replayed')
+        },
       }),
       ...taskRoutes(access, {
         pool,
         submitter,
         tracing: observed.tracing,
         handlerNames: handlers,
-        checkUrl: (url) => egress.checkUrl(url),
-        async cancelTasks(ids) {
-          const cancelled = await cancelTasks(pool, ids, touched)
-          const running = cancelled.filter((one) => one.outcome === 'requested').map((one) => one.id)
-          for (const id of running) for (const worker of workers.all()) worker.cancel(id)
-          if (running.length > 0) notifications.send({ kind: 'cancel', ids: running })
-          return cancelled
-        },
-        async replayTasks(ids) {
-          const { replayed, queues } = await replayTasks(pool, ids, touched)
-          wake(queues)
-          return replayed
-        },
-        async runNow(ids) {
-          const { due, queues } = await runNow(pool, ids)
-          touched(ids)
-          wake(queues)
-          return due
-        },
-        deleteTasks: (ids) => removeTasks(pool, heart.node(), ids),
-        async reportStatus(id, report, keyId) {
-          const reported = await reportForeign(pool, id, report, keyId, (queue) => registry.retryOf(queue))
-          touched([id])
-          return reported
-        },
+        checkUrl,
+        tables,
+        ...tasks,
       }),
     ],
+    ...(config.compatRoutes && {
+      compat: {
+        withoutKey: config.compatAuth === 'none',
+        routes: (access) =>
+          compatRoutes(
+            access,
+            olderSystems({
+              ...{ config, log, database, node, submitter, checkUrl, orderApi, managementConnections, topologyChanged },
+              schema,
+              removeQueue: remove,
+              cancelWaiting: async (queue) => (await purgeQueue(upkeep, queue, 'cancel')).cancelled,
+              reportStatus: tasks.reportStatus,
+            }),
+          ),
+      },
+    }),
   })
   notifications.onNotice((notice) => {
     if (notice.kind === 'keys') keys.forget()
@@ -125,5 +163,13 @@ export async function startApi(
     await submitter.idle()
   })
   stops.push(() => observed.feed.stop())
+  stops.push(async () => door.notices.close())
   return server.url
+}
+
+/** Asks RabbitMQ for all its connections, where it is said how. */
+function managementOf({ amqpUrl, rabbitmqManagementUrl }: Config): ReadConnections | undefined {
+  const [url] = amqpUrl?.reveal().split(',') ?? []
+  if (url === undefined || !rabbitmqManagementUrl) return undefined
+  return createManagement(rabbitmqManagementUrl.reveal(), parseAmqpUrl(url.trim()).vhost)
 }

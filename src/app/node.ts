@@ -1,17 +1,14 @@
 import { hostname } from 'node:os'
 import { v7 as uuidv7 } from 'uuid'
 import { checked } from '../api/validation.ts'
-import { createInProcessBroker } from '../broker/in-process.ts'
-import type { Config, Role } from '../config.ts'
-import { createDispatcher, type Dispatcher } from '../dispatch/dispatcher.ts'
-import { createRescuer } from '../dispatch/rescuer.ts'
-import { createRetention } from '../dispatch/retention.ts'
-import { createHeart, type Heart } from '../execution/heart.ts'
-import { createReporter } from '../execution/reporter.ts'
-import { createSettler } from '../execution/settler.ts'
-import { createThreadPool } from '../execution/thread-pool.ts'
-import { startWorker, type Worker } from '../execution/worker.ts'
-import { realClock, within } from '../runtime/clock.ts'
+import type { Broker } from '../broker/broker.ts'
+import type { Role } from '../config/variables.ts'
+import type { Config } from '../config.ts'
+import type { Dispatcher } from '../dispatch/dispatcher.ts'
+import { createDeadLetterListener } from '../execution/dead-letter-listener.ts'
+import type { Heart } from '../execution/heart.ts'
+import { claimingIntake, fusedIntake } from '../execution/intake.ts'
+import { realClock } from '../runtime/clock.ts'
 import { messageOf } from '../runtime/errors.ts'
 import { type Logger, tellOnEveryLine } from '../runtime/log.ts'
 import type { Periodic } from '../runtime/periodic.ts'
@@ -20,38 +17,60 @@ import { VERSION } from '../runtime/version.ts'
 import type { Schedules } from '../schedule/schedules.ts'
 import { createScheduling } from '../schedule/scheduling.ts'
 import { storedTaskReader } from '../schedule/stored-task.ts'
-import type { Database } from '../store/database.ts'
+import type { Database } from '../store/database/database.ts'
+import { createNotifications, type Notifications } from '../store/database/notifications.ts'
+import { isRefusedRow } from '../store/database/statement.ts'
 import { createStoreLedger } from '../store/ledger.ts'
-import { foldEndedNodes, joinNode, leaveNode, markSilentNodes, orphanedTasks } from '../store/nodes.ts'
-import { createNotifications, type Notifications } from '../store/notifications.ts'
-import { isRefusedRow } from '../store/statement.ts'
-import { claimDueTasks, claimedTasks, nextDue } from '../store/tasks/claim.ts'
-import { takeFromSilentOwners } from '../store/tasks/foreign-report.ts'
-import { pruneTasks } from '../store/tasks/remove.ts'
-import { readTopology } from '../store/topology.ts'
-import type { Executor } from '../task/executor.ts'
-import type { NodeState } from '../task/ledger.ts'
+import { joinNode, leaveNode } from '../store/nodes.ts'
+import { judgeDeadDeliveries } from '../store/tasks/dead-letters/dead-letters.ts'
+import type { Woken } from '../store/tasks/insert/insert-addressed.ts'
+import { readTopology } from '../store/topology/topology.ts'
+import { addressingFor } from '../submit/addressing.ts'
+import { publishAsTask } from '../submit/publish-as-task.ts'
+import type { Ledger } from '../task/ledger.ts'
 import { isFinal } from '../task/status.ts'
-import { attemptOf } from '../task/task.ts'
+import type { ConsumerOrder } from '../task/topology/topology.ts'
+import type { Reconciler } from '../topology/reconciler.ts'
 import { createRegistry, type Registry } from '../topology/registry.ts'
-import { createWorkers, type Workers } from '../topology/workers.ts'
-import { createObservability, type ObservabilityApi } from './observability.ts'
+import { createHands, type Hands } from './hands.ts'
+import { dispatcherRole } from './node/dispatcher-role.ts'
+import { brokerDispatching, fusedDispatching } from './node/dispatching.ts'
+import { hear } from './node/notices.ts'
+import { createObservability, type ObservabilityApi } from './node/observability.ts'
+import { createReconciling } from './node/reconciling.ts'
+import { createSourcing, type Sourcing } from './node/sourcing.ts'
+import { openBroker } from './open-broker.ts'
 import type { Stops } from './stops.ts'
+import { tablesOf } from './tables.ts'
 
 /** What the API needs of the working part of a node. */
 export interface Node {
+  broker: Broker
+  reconciler: Reconciler
+  ledger: Ledger
+  /** Kind and vhost of its broker. */
+  brokerName: string
   heart: Heart
   registry: Registry
   dispatcher: Dispatcher
   notifications: Notifications
-  workers: Workers<Worker>
+  cancel: Hands['cancel']
   schedules: Schedules
   /** What its services do again and again. */
   periodic: readonly Periodic[]
   observed: ObservabilityApi
+  sourcing: Sourcing
+  /** Queues have work, here and for the other nodes: now, or each after its milliseconds. */
+  wakeAll(queues: Iterable<string>): void
+  wakeAllAfter(woken: Woken): void
+  /** Queues, exchanges, bindings or consumers were changed: this node and the others read them. */
+  topologyChanged(): void
   /** Says that tasks were changed, for the event feed. */
   touched(ids: string[]): void
 }
+
+/** For confirms that are on their way when the node stops; what is not known then is sent again by others. */
+const PUBLISHED_WITHIN_MS = 3_000
 
 /** Everything of a node but its API: it claims, runs and settles from here on. */
 export async function startNode(
@@ -64,137 +83,140 @@ export async function startNode(
   const { pool, connection } = database
   const clock = realClock
   const has = (role: Role) => config.roles.includes(role)
+  // What workers without a database cannot do, a node that polls does, too, and nothing else if it is no worker.
+  const works = has('worker') || has('scheduler')
+  const worksOn = ({ target }: ConsumerOrder) => has('worker') || target.type === 'import' || target.type === 'table'
   const id = () => heart.node()
-  const mayStart = () => heart.mayStart()
-  const isBadRow = isRefusedRow
+  const touched = (ids: string[]) => recorder.touched(ids)
+  const wake = (queues: Iterable<string>) => {
+    for (const queue of queues) dispatcher.wake(queue)
+  }
+  const wakeAllAfter = (woken: Woken) => {
+    for (const [queue, delayMs] of woken) dispatcher.wake(queue, delayMs)
+    notifications.send({ kind: 'wake', queues: [...woken.keys()] })
+  }
+  const wakeAll = (queues: Iterable<string>) => wakeAllAfter(new Map(Array.from(queues, (queue) => [queue, 0])))
+  const refresh = () =>
+    registry.refresh().catch((error) => log.warn({ event: 'topology-read-failed', error: messageOf(error) }))
+  const topologyChanged = () => {
+    void refresh()
+    notifications.send({ kind: 'topology' })
+  }
 
   const notifications = createNotifications({ connection, log, clock })
   const observability = createObservability({ config, log, clock, database, notifications, node: id })
   const { instruments, recorder } = observability
   const ledger = instruments.ledger(createStoreLedger(pool, (queue) => registry.retryOf(queue)))
-  const broker = createInProcessBroker()
-  const reporter = createReporter({ ledger, clock, log, node: id, isBadRow })
-  const settler = createSettler({
-    ledger,
-    clock,
+  const { broker, name: brokerName, service: brokerService } = await openBroker(config, log, clock)
+  const isExternal = broker.kind === 'rabbitmq'
+  const sourcing = await createSourcing({
+    config,
     log,
+    clock,
+    database,
+    broker: broker.kind,
     node: id,
-    isBadRow,
+    mayStart: () => heart.mayStart(),
+    wake: wakeAll,
+    touched,
+    tellSources: () => notifications.send({ kind: 'sources' }),
+    topologyChanged,
+  })
+  const hands = createHands({
+    config,
+    log,
+    clock,
+    threadUrl,
+    ledger,
+    broker,
+    intake: isExternal
+      ? claimingIntake({
+          broker,
+          ledger,
+          clock,
+          log,
+          node: id,
+          newId: uuidv7,
+          mayStart: () => heart.mayStart(),
+          isBadRow: isRefusedRow,
+          onClaimed: (queue, tasks) => dispatching.taken(queue, tasks),
+        })
+      : fusedIntake(broker),
+    instruments,
+    tables: tablesOf(config, connection),
+    imports: observability.imports(sourcing.imports),
+    async publish(message) {
+      if (isExternal) return (await broker.publish([message]))[0] ?? 'unknown'
+      return publishAsTask({ pool, nodeId: id, onStored: (queue) => wakeAll([queue]) }, message)
+    },
+    isBadRow: isRefusedRow,
+    join: (node, state) =>
+      joinNode(pool, {
+        ...{ id: node, name: `${hostname()}:${process.pid}`, version: VERSION, roles: config.roles },
+        ...{ broker: brokerName, state },
+      }),
+    leave: (node) => leaveNode(pool, node, dispatching.confirmed()),
+    confirmed: () => dispatching.confirmed(),
+    refused: () => dispatching.refused(),
+    works,
     onSettled({ queue }, settled) {
       if (!settled.late && !isFinal(settled.status)) dispatcher.wake(queue, settled.delayMs)
     },
+    onOthers: (count) => notifications.enabled(count > 0),
   })
-  const threads = createThreadPool({
-    threads: config.workerThreads,
-    threadUrl,
-    workerData: { handlersDir: config.handlersDir, egress: config.egress },
-    clock,
-    log,
-    onReport: (reports) => reporter.report(reports),
-  })
-  const executor = instruments.executor(threads)
-  const workers = createWorkers<Worker>({
-    start: (order) =>
-      startWorker(order, { broker, executor, settler, clock, mayStart, reported: (task) => reporter.written(task) }),
-  })
-  const dispatcher = createDispatcher({
-    ledger: {
-      claimDue: instruments.claims((request) => claimDueTasks(pool, request)),
-      claimed: (request) => claimedTasks(pool, request),
-      nextDue: (queues, withinMs) => nextDue(pool, queues, withinMs),
-    },
+  const { heart, workers, executor, cancel, threads, end } = hands
+  const reconciler = createReconciling({ pool, clock, log, broker, brokerName, touched, wake, topologyChanged })
+  const deadLetters = createDeadLetterListener({
     broker,
     clock,
     log,
-    node: id,
-    newId: uuidv7,
-    mayStart,
-    consumedQueues: () => [...new Set(workers.all().map((worker) => worker.order.queue))],
-    async giveBack(tasks) {
-      await Promise.all(tasks.map((task) => settler.settle({ ...attemptOf(task), outcome: { kind: 'returned' } })))
+    isBadRow: isRefusedRow,
+    async judge(deliveries) {
+      const judged = await judgeDeadDeliveries(pool, id(), deliveries)
+      touched(judged.touched)
+      wake(judged.queues)
     },
   })
-  const cancel = (tasks: string[]) => {
-    for (const task of tasks) for (const worker of workers.all()) worker.cancel(task)
-  }
   let consumersTold = ''
   const registry = createRegistry({
     clock,
     log,
     read: () => readTopology(pool),
-    onRead(topology) {
-      workers.reconcile(topology)
+    onRead(topology, changed) {
+      reconciler.desire(topology)
+      workers.reconcile({ ...topology, consumers: topology.consumers.filter(worksOn) })
+      if (isExternal && has('dispatcher')) deadLetters.follow(topology.queues)
       // A consumer that is new or was paused finds what waits, and the ledger hears of it.
-      for (const queue of new Set(workers.all().map((worker) => worker.order.queue))) dispatcher.wake(queue)
+      wake(new Set(workers.all().map((worker) => worker.order.queue)))
+      wake(changed)
       const now = JSON.stringify(topology.consumers)
       if (now !== consumersTold) heart.beatSoon()
       consumersTold = now
     },
   })
-  const state = (): NodeState => ({ broker: broker.kind, consumers: workers.all().map((worker) => worker.state()) })
-  const heart = createHeart({
-    ledger,
+  const dispatching = (isExternal ? brokerDispatching : fusedDispatching)({
+    database,
     clock,
     log,
-    newId: uuidv7,
-    join: (node) =>
-      joinNode(pool, {
-        id: node,
-        name: `${hostname()}:${process.pid}`,
-        version: VERSION,
-        roles: config.roles,
-        state: state(),
-      }),
-    leave: (node) => leaveNode(pool, node),
-    hands: () => workers.all().flatMap((worker) => worker.hands()),
-    state,
-    cancel,
-    onDead: () => workers.abandon(),
-    async onRevived() {
-      if (has('worker')) workers.resume()
-    },
-    onOthers: (count) => notifications.enabled(count > 0),
-    async giveBack(settlements) {
-      await Promise.all(settlements.map((settlement) => settler.settle(settlement)))
-    },
+    broker,
+    instruments,
+    hands,
+    registry,
+    reconciler,
+    touched,
   })
+  const { dispatcher } = dispatching
   const { scheduler, schedules } = createScheduling({
     pool,
     clock,
     log,
     node: id,
     read: storedTaskReader(checked),
-    onFired(queues) {
-      for (const [queue, delayMs] of queues) dispatcher.wake(queue, delayMs)
-      notifications.send({ kind: 'wake', queues: [...queues.keys()] })
-    },
+    addressing: addressingFor(broker.kind),
+    onFired: wakeAllAfter,
     onChanged: () => notifications.send({ kind: 'schedules' }),
   })
-  notifications.onNotice((notice) => {
-    switch (notice.kind) {
-      case 'wake':
-        for (const queue of notice.queues) dispatcher.wake(queue)
-        return
-      case 'topology':
-        void registry.refresh().catch((error) => log.warn({ event: 'topology-read-failed', error: messageOf(error) }))
-        return
-      case 'cancel':
-        // Too many to be named: the beat asks which.
-        if (notice.ids.length === 0) heart.beatSoon()
-        else cancel(notice.ids)
-        return
-      case 'schedules':
-        scheduler.wake()
-        return
-      case 'keys':
-      case 'events':
-      case 'events-wanted':
-        return
-      default:
-        notice satisfies never
-    }
-  })
-
+  notifications.onNotice((notice) => hear(notice, { heart, scheduler, sourcing, cancel, wake, refresh }))
   notifications.onNotice((notice) => observability.onNotice(notice))
   stops.push(() => observability.stop())
 
@@ -209,64 +231,44 @@ export async function startNode(
   await begin(heart)
   await begin(recorder)
   stops.push(() => executor.close())
+  if (brokerService) await begin(brokerService)
   await begin(registry)
+  await begin(reconciler)
   if (has('dispatcher')) {
-    await begin(
-      createRescuer({
-        clock,
-        log,
-        steadyMs: () => heart.steadyMs(),
-        markSilentNodes: (silentMs) => markSilentNodes(pool, id(), silentMs).then(recorder.gapAfter),
-        orphanedTasks: (limit) => orphanedTasks(pool, limit),
-        settle: (node, settlements) => ledger.settle(node, settlements),
-        takeFromSilentOwners: (limit) =>
-          takeFromSilentOwners(pool, limit, (queue) => registry.retryOf(queue)).then(recorder.gapAfter),
-        wake: (queue) => dispatcher.wake(queue),
-      }),
-    )
-    await begin(
-      createRetention({
-        clock,
-        log,
-        queues: () => registry.queues(),
-        prune: (prune) => pruneTasks(pool, id(), prune),
-        foldEndedNodes: () => foldEndedNodes(pool),
-      }),
-    )
+    const deps = { pool, clock, log, heart, ledger, registry, recorder, wake: dispatcher.wake }
+    for (const service of dispatcherRole(deps)) await begin(service)
   }
-  if (has('scheduler')) await begin(scheduler)
-  if (has('worker')) {
+  if (has('scheduler')) for (const service of [scheduler, ...sourcing.scheduled]) await begin(service)
+  for (const service of sourcing.everywhere) await begin(service)
+  // In-process, whoever works dispatches for itself.
+  if (isExternal ? has('dispatcher') : works) {
+    for (const service of dispatching.services) await begin(service)
+    stops.push(() => dispatching.idle(PUBLISHED_WITHIN_MS))
     await begin(dispatcher)
+    stops.push(async () => deadLetters.stop())
+  }
+  if (works) {
     workers.resume()
     heart.beatSoon()
-    stops.push(async () => {
-      await endWork(config, log, workers, executor)
-      settler.close()
-      reporter.close()
-    })
+    stops.push(end)
   }
   return {
+    broker,
+    reconciler,
+    ledger,
+    brokerName,
     heart,
     registry,
     dispatcher,
     notifications,
-    workers,
+    cancel,
     schedules,
     periodic,
-    observed: observability.api(threads.stats),
-    touched: recorder.touched,
+    observed: observability.api(threads, () => broker.state()),
+    sourcing,
+    wakeAll,
+    wakeAllAfter,
+    topologyChanged,
+    touched,
   }
-}
-
-/** For the last outcomes after the deadline; without a database they are not stored, and the tasks run again. */
-const SETTLE_WITHIN_MS = 5_000
-
-/** Ends the work in hand until the deadline; what then still runs is ended with its thread and given back. */
-async function endWork(config: Config, log: Logger, workers: Workers<Worker>, executor: Executor): Promise<void> {
-  const settled = workers.quiet()
-  const inTime = settled.then(() => true)
-  if (await within(realClock, config.shutdownTimeoutMs, inTime, false)) return
-  log.warn({ event: 'shutdown-deadline' }, 'The deadline is over: gives back what still runs')
-  await executor.close()
-  await within(realClock, SETTLE_WITHIN_MS, settled, undefined)
 }

@@ -1,6 +1,8 @@
 import { readFile } from 'node:fs/promises'
 import { isIP } from 'node:net'
 import { join } from 'node:path'
+import { bareHost } from '../runtime/egress/egress.ts'
+import { isLoopbackHost } from '../runtime/egress/ip-class.ts'
 import { messageOf } from '../runtime/errors.ts'
 import { queryOf } from './command.ts'
 import type { CliDeps, Settings } from './deps.ts'
@@ -44,7 +46,7 @@ export function urlOf({ host, port }: Pick<Settings, 'host' | 'port'>): string {
 async function keyFor({ apiKey, apiUrl, dataDir }: Settings): Promise<string> {
   if (apiKey) return apiKey.reveal()
   // The key of this machine's node opens nothing elsewhere, and others need not learn it.
-  if (apiUrl !== undefined && !/^(localhost|127\.[\d.]+|\[::1\])$/.test(new URL(apiUrl).hostname)) {
+  if (apiUrl !== undefined && !isLoopbackHost(bareHost(new URL(apiUrl)))) {
     throw new Failure(`LONGSHORE_URL is ${apiUrl}, which is not this machine: set LONGSHORE_KEY, too`, EXIT.usage)
   }
   const file = join(dataDir, 'admin.key')

@@ -13,6 +13,9 @@ export interface Settings {
   /** LONGSHORE_URL and LONGSHORE_KEY. */
   readonly apiUrl: string | undefined
   readonly apiKey: Secret | undefined
+  readonly amqpUrl: Secret | undefined
+  /** LONGSHORE_SECRET_KEY. */
+  readonly secretKeys: Secret | undefined
 }
 
 /** Settings by variable name that count before the environment. */
@@ -29,6 +32,8 @@ export interface Installation {
   readonly settings: Settings
   /** Starts the node; when it cannot, or `signal` aborts before it runs, it rejects with nothing left running. */
   start(log: Logger, signal?: AbortSignal): Promise<RunningNode>
+  /** Starts a worker without a database for the server at `place`; else as `start`. */
+  startWorker(place: { url: string; key: string }, log: Logger, signal?: AbortSignal): Promise<RunningNode>
 }
 
 /** What the commands get from main.ts. */

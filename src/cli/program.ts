@@ -1,20 +1,26 @@
 import { Command } from 'commander'
 import { VERSION_AND_COMMIT } from '../runtime/version.ts'
-import { benchCommands } from './bench.ts'
 import { withExamples } from './command.ts'
-import { completionCommand } from './completion.ts'
-import { dbCommands } from './db.ts'
-import { demoCommand } from './demo.ts'
+import { benchCommands } from './commands/bench.ts'
+import { completionCommand } from './commands/completion.ts'
+import { dbCommands } from './commands/db.ts'
+import { demoCommand } from './commands/demo.ts'
+import { doctorCommand } from './commands/doctor.ts'
+import { exchangeCommands } from './commands/exchange.ts'
+import { filesCommands } from './commands/files.ts'
+import { handlersCommands } from './commands/handlers.ts'
+import { healthCommand } from './commands/health.ts'
+import { keysCommands } from './commands/keys.ts'
+import { migrateCommands } from './commands/migrate.ts'
+import { queueCommands } from './commands/queue.ts'
+import { scheduleCommands } from './commands/schedule.ts'
+import { secretsCommands } from './commands/secrets.ts'
+import { sourceCommands } from './commands/source.ts'
+import { startCommand } from './commands/start.ts'
+import { taskCommands } from './commands/task.ts'
+import { transferCommands } from './commands/transfer.ts'
+import { workerCommand } from './commands/worker.ts'
 import type { CliDeps } from './deps.ts'
-import { doctorCommand } from './doctor.ts'
-import { handlersCommands } from './handlers.ts'
-import { healthCommand } from './health.ts'
-import { keysCommands } from './keys.ts'
-import { migrateCommands } from './migrate.ts'
-import { queueCommands } from './queue.ts'
-import { scheduleCommands } from './schedule.ts'
-import { startCommand } from './start.ts'
-import { taskCommands } from './task.ts'
 
 const AFTER = `
 Settings come from flags, then the environment, then .env; .env.example lists them all.
@@ -42,11 +48,17 @@ export function createProgram(deps: CliDeps): Command {
   ).addHelpText('after', AFTER)
 
   startCommand(program, deps)
+  workerCommand(program, deps)
   taskCommands(program, deps)
   queueCommands(program, deps)
+  exchangeCommands(program, deps)
   scheduleCommands(program, deps)
+  sourceCommands(program, deps)
+  filesCommands(program, deps)
   keysCommands(program, deps)
+  secretsCommands(program, deps)
   migrateCommands(program, deps)
+  transferCommands(program, deps)
   dbCommands(program, deps)
   handlersCommands(program, deps)
   doctorCommand(program, deps)

@@ -1,5 +1,5 @@
-import type { Database } from '../store/database.ts'
-import { assertUsable, schemaStatus } from '../store/migrate.ts'
+import type { Database } from '../store/database/database.ts'
+import { assertUsable, schemaStatus } from '../store/database/migrate.ts'
 import { Failure } from './failure.ts'
 
 /** Rejects unless the database has the schema that this version works with. */

@@ -55,6 +55,19 @@ describe('task', () => {
     expect(piped.json()).toMatchObject({ status: 'succeeded', result: { steps: 8 } })
   })
 
+  test('submit sends to an exchange, and refuses a queue beside it', async () => {
+    await node.call('PUT', '/exchanges/cli', { type: 'topic' })
+    for (const queue of ['cli-a', 'cli-b']) {
+      await node.call('PUT', `/queues/${queue}`, {})
+      await node.call('POST', '/consumers', { queue, target: { type: 'noop' } })
+      await node.call('PUT', '/exchanges/cli/bindings', { queue, routingKey: '*.eu' })
+    }
+    const sent = await run(['task', 'submit', '-x', 'cli', '-k', 'new.eu', '--wait', '--json'])
+    expect(sent.json()).toMatchObject({ status: 'succeeded', exchange: 'cli', children: { total: 2, succeeded: 2 } })
+    expect(await run(['task', 'submit', '-x', 'cli', '-k', 'us'])).toMatchObject({ code: 1 })
+    expect(await run(['task', 'submit', '-x', 'cli', '-q', 'cli-a'])).toMatchObject({ code: 2 })
+  })
+
   test('watch tells the log lines and the result, and ends with 1 when the task did not succeed', async () => {
     const { out } = await run(['task', 'submit', '--handler', 'steps', '--payload', '{"steps":1}'])
     const watched = await run(['task', 'watch', out.trim()])
@@ -284,7 +297,7 @@ test('demo runs bounded, accounts for every task, and removes its folder', async
   expect(stopped).toMatchObject({ code: 0, err: '' })
   expect(stopped.out).toContain('0 unaccounted for')
   expect((await Array.fromAsync(new Bun.Glob('*').scan({ cwd: tmp, onlyFiles: false }))).length).toBe(0)
-}, 60_000)
+}, 120_000)
 
 describe('the exit code', () => {
   test('is 2 for what cannot be understood, with a suggestion', async () => {

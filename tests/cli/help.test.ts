@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process'
 import type { Command } from 'commander'
 import { renderCliDocs } from '../../scripts/write-cli-docs.ts'
 import { examplesOf } from '../../src/cli/command.ts'
-import { completionScript } from '../../src/cli/completion.ts'
+import { completionScript } from '../../src/cli/commands/completion.ts'
 import { createProgram } from '../../src/cli/program.ts'
 
 const program = () =>
