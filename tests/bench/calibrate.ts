@@ -1,6 +1,6 @@
 import type { Pool } from 'pg'
 import { v7 as uuidv7 } from 'uuid'
-import { claimDueTasks } from '../../src/store/tasks/claim.ts'
+import { claimDueTasks } from '../../src/store/tasks/claim/claim.ts'
 import { settleTasks } from '../../src/store/tasks/settle.ts'
 import { DEFAULT_RETRY_POLICY } from '../../src/task/retry-policy.ts'
 import { attemptOf } from '../../src/task/task.ts'
@@ -22,7 +22,7 @@ export async function claimAndSettle(pool: Pool, queue: string, batch: number): 
 
 /** POSTs a second that Elysia takes with a validated body and nothing behind it, asked by 50 callers. */
 export async function bareElysia(): Promise<number> {
-  const server = Bun.spawn(['bun', `${import.meta.dir}/bare-elysia.ts`], {
+  const server = Bun.spawn(['bun', `${import.meta.dir}/./bare-elysia.ts`], {
     env: { ...process.env, NODE_ENV: 'production' },
     stdout: 'pipe',
   })

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import packageJson from '../../package.json'
 import { denoCommand } from '../support/deno.ts'
 import { nodeFolder, startNode as startProcess } from '../support/node-process.ts'
 
@@ -6,10 +7,16 @@ const PAGE_KIB = 4
 /** Clock ticks of /proc/<pid>/stat a second (USER_HZ is 100 on Linux). */
 const TICKS = 100
 
-/** A longshore process of its own, with default settings on an embedded Postgres in a new folder. */
-export async function startNode(runtime: 'bun' | 'deno') {
+/** As `bun run start` sets it. */
+const HEAP = /BUN_JSC_forceRAMSize=(\d+)/.exec(packageJson.scripts.start)?.[1]
+
+/** A longshore process of its own in a new folder, with default settings but for `env`. */
+export async function startNode(runtime: 'bun' | 'deno', env: Record<string, string> = {}) {
   const folder = await nodeFolder()
-  const node = await startProcess(folder, runtime === 'deno' ? { command: denoCommand() } : {})
+  const node = await startProcess(folder, {
+    env: { ...(HEAP && { BUN_JSC_forceRAMSize: HEAP }), ...env },
+    ...(runtime === 'deno' && { command: denoCommand() }),
+  })
   const status = () => readFileSync(`/proc/${node.pid}/statm`, 'utf8').split(' ')
   return {
     ...node,

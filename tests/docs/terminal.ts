@@ -1,8 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs'
 import { cp, rm, symlink } from 'node:fs/promises'
-import { connect, createServer } from 'node:net'
+import { connect } from 'node:net'
 import { delimiter, join } from 'node:path'
+import { freePort } from '../support/free-port.ts'
 import { nodeFolder } from '../support/node-process.ts'
 import { until } from '../support/until.ts'
 import { ROOT } from './markdown.ts'
@@ -21,8 +22,10 @@ const CLONED = [
 ]
 /** Ports as the docs name them. Free ones take their places, because on a reader's machine these may be taken. */
 const PORTS = ['8080', '8081', '9000', '9001']
-const START_WITHIN_MS = 30_000
-const BLOCK_WITHIN_MS = 60_000
+const START_WITHIN_MS = 60_000
+const BLOCK_WITHIN_MS = 90_000
+/** A look after a while: here it is repeated until it finds something, for a slower machine needs a longer while. */
+const LATER = /^(sleep \d+); (.+)$/gm
 const END = '\u0001end of block\u0001'
 
 /** A fresh clone, and a shell in it that keeps what its blocks set. */
@@ -62,7 +65,8 @@ export async function openTerminal({
       .join('|'),
     'g',
   )
-  const here = (code: string) => code.replaceAll(pattern, (word) => words[word] ?? word)
+  const here = (code: string) =>
+    code.replaceAll(LATER, '$1; until $2; do $1; done').replaceAll(pattern, (word) => words[word] ?? word)
   const env = {
     HOME: process.env.HOME,
     PATH: [bin, programs?.(join(folder.path, 'programs')), process.env.PATH].filter(Boolean).join(delimiter),
@@ -121,18 +125,9 @@ function listen(child: ChildProcess) {
 }
 
 async function freePorts(): Promise<[string, string][]> {
-  const servers = PORTS.map(() => createServer())
-  const ports = await Promise.all(
-    servers.map(
-      (server) =>
-        new Promise<string>((resolve, reject) => {
-          server.once('error', reject)
-          server.listen(0, '127.0.0.1', () => resolve(String((server.address() as { port: number }).port)))
-        }),
-    ),
-  )
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))))
-  return PORTS.map((port, index) => [port, ports[index] as string])
+  const free = new Set<number>()
+  while (free.size < PORTS.length) free.add(await freePort())
+  return [...free].map((port, index) => [PORTS[index] as string, String(port)])
 }
 
 function takesConnections(port: number): Promise<boolean> {

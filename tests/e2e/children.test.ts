@@ -50,7 +50,7 @@ for (const engine of ENGINES) {
         const task = await read(node, parent)
         return task.children?.live === 1 && task.attempts.length === 1 ? task : undefined
       },
-      { what: 'the parent to wait for its held child' },
+      { what: 'the parent to wait for its held child', timeoutMs: 30_000 },
     )
     expect(waiting).toMatchObject({
       status: 'running',
@@ -70,7 +70,7 @@ for (const engine of ENGINES) {
     // Only the dead child was sent again.
     expect(sink.requests.map(({ path }) => path).sort()).toEqual(['/broken', '/broken', '/held', '/ok'])
     await node.stop()
-  }, 60_000)
+  }, 120_000)
 
   test(`${engine}: an http target submits children of the very task that it answers`, async () => {
     await using home = await install(engine)
@@ -94,5 +94,5 @@ for (const engine of ENGINES) {
     })
     expect(late).toMatchObject({ status: 409, body: { code: 'parent-final' } })
     await node.stop()
-  }, 60_000)
+  }, 120_000)
 }

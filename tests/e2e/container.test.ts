@@ -24,9 +24,12 @@ import {
 import { testDatabase } from '../support/database.ts'
 import { buildImage, type Image, parseDockerfile } from '../support/dockerfile.ts'
 import { attachNode, type NodeProcess } from '../support/node-process.ts'
+import { testVhost } from '../support/rabbitmq.ts'
 import { startSink } from '../support/sink.ts'
 import { until } from '../support/until.ts'
+import { workKey } from '../support/worker-process.ts'
 import { reached, submit } from './installation.ts'
+import { expectOld } from './old-client.ts'
 
 /*
  * There is no container engine here. The Dockerfile's steps are carried out in chroots on layers of overlayfs, and what comes out
@@ -39,14 +42,15 @@ const inContainer = test.skipIf(refusal !== undefined)
 const stages = parseDockerfile(readFileSync(join(ROOT, 'Dockerfile'), 'utf8'))
 
 interface Service {
+  command?: string[]
   environment: Record<string, string>
   read_only?: boolean
   volumes: string[]
-  stop_grace_period?: string
+  networks: string[]
   image: string
 }
 const compose = Bun.YAML.parse(readFileSync(join(ROOT, 'compose.yaml'), 'utf8')) as {
-  services: { longshore: Service; postgres: Service }
+  services: { longshore: Service; worker: Service; postgres: Service }
 }
 
 let scratch = ''
@@ -83,14 +87,17 @@ interface Container {
 }
 
 /** `docker run --read-only` of the image with a volume; the network is this machine's. */
-function run(volume: string, env: Record<string, string>): Container {
+const run = (volume: string, env: Record<string, string>) => runWith({ '/data': volume }, env, image.cmd)
+
+function runWith(volumes: Record<string, string>, env: Record<string, string>, command: string[]): Container {
+  const volume = volumes['/data'] ?? ''
   const settings: Command = {
     layers: image.layers,
-    volumes: { '/data': volume },
+    volumes,
     cwd: image.cwd,
     ...(image.user ? { user: image.user } : {}),
     env: { ...image.env, HOST: '127.0.0.1', PORT: '0', ...env },
-    command: [...image.entrypoint, ...image.cmd],
+    command: [...image.entrypoint, ...command],
   }
   const root = startInRoot(settings)
   const node = attachNode(root.child, { dataDir: volume, handlersDir: join(volume, 'handlers'), signal: root.signal })
@@ -169,12 +176,13 @@ inContainer(
 
       root.signal(image.stopSignal)
       expect(await node.exited).toBe(0)
-      expect(node.logged('stopped')).toHaveLength(1)
+      // What it said last may be read after its end.
+      await until(() => node.logged('stopped').length === 1, { what: 'its last words' })
     } finally {
       await root.end()
     }
   },
-  60_000,
+  180_000,
 )
 
 inContainer(
@@ -202,7 +210,7 @@ inContainer(
       }
     }
   },
-  60_000,
+  180_000,
 )
 
 /** The first thread beside the main one, by its id in the innermost pid namespace. */
@@ -217,32 +225,90 @@ inContainer('a root that is read-only is read-only', () => {
   expect(write).toThrow('Read-only file system')
 })
 
+/** `docker compose run` of a service: `places` has the folder of each volume, and `given` stands for what leads to other services. */
+function runService(
+  service: Service,
+  places: Record<string, string>,
+  variables: Record<string, string>,
+  given: Record<string, string>,
+): Container {
+  expect(service.read_only).toBe(true)
+  const volumes = service.volumes.map((volume): [string, string] => {
+    const [name = '', inside = ''] = volume.split(':')
+    return [inside, places[name] ?? '']
+  })
+  const environment = Object.entries(service.environment).map(([name, text]): [string, string] => [
+    name,
+    given[name] ??
+      text.replaceAll(/\$\{(\w+):-([^}]*)\}/g, (_, variable, otherwise) => variables[variable] || otherwise),
+  ])
+  return runWith(Object.fromEntries(volumes), Object.fromEntries(environment), service.command ?? image.cmd)
+}
+
 inContainer(
-  'with a Postgres server, as compose.yaml has it, it keeps nothing but the admin key in its volume',
+  'as compose.yaml has them, a node and two workers without a database run targets of every kind',
   async () => {
-    const { longshore } = compose.services
-    expect(longshore.read_only).toBe(true)
-    expect(longshore.volumes).toContain('data:/data')
+    const { longshore, worker } = compose.services
+    expect(worker.networks).not.toContain('ledger')
+    expect(worker.environment).not.toHaveProperty('DATABASE_URL')
     const database = await testDatabase('server', { poolSize: 1 })
-    const volume = volumeFor(image)
+    const vhost = await testVhost()
+    const places = {
+      data: volumeFor(image),
+      out: volumeFor(image),
+      './handlers': openFolder(join(scratch, 'handlers-')),
+    }
+    writeFileSync(join(places['./handlers'], 'whoami.ts'), 'export default () => process.getuid?.()')
+    const containers: Container[] = []
+    const start = async (...service: Parameters<typeof runService>) => {
+      const container = runService(...service)
+      containers.push(container)
+      await container.node.listening
+      return container
+    }
     try {
-      const url = 'url' in database.connection ? database.connection.url : ''
-      const { node, root, health } = run(volume, { ...longshore.environment, DATABASE_URL: url })
-      try {
-        const { port } = new URL(await node.listening)
-        expect(health(port)).toBe(0)
-        const id = await submit(node, { payload: 1, target: { type: 'noop' } })
-        expect(await reached(node, id)).toMatchObject({ status: 'succeeded' })
-        expect([...new Bun.Glob('**').scanSync({ cwd: volume, onlyFiles: false })]).toEqual(['admin.key'])
+      const DATABASE_URL = 'url' in database.connection ? database.connection.url : ''
+      const AMQP_URL = vhost.amqpUrl
+      const secret = { LONGSHORE_SECRET_KEY: Buffer.alloc(32, 7).toString('base64') }
+      const { node, health } = await start(longshore, places, secret, {
+        DATABASE_URL,
+        AMQP_URL,
+        RABBITMQ_MANAGEMENT_URL: '',
+      })
+      const LONGSHORE_URL = await node.listening
+      expect(health(new URL(LONGSHORE_URL).port)).toBe(0)
+      const workers = { LONGSHORE_WORKER_KEY: await workKey(node) }
+      for (let n = 0; n < 2; n++) await start(worker, places, workers, { LONGSHORE_URL, AMQP_URL })
+
+      const asked = await submit(node, { payload: null, target: { type: 'handler', name: 'whoami' } })
+      expect(await reached(node, asked)).toMatchObject({ status: 'succeeded', result: image.user?.uid })
+
+      const jobs: string[] = []
+      for (let n = 1; n <= 20; n++) {
+        jobs.push((await expectOld(node, 201, 'POST', '/api/jobs', { json: { type: 'report', payload: n } })).id)
+      }
+      for (const id of jobs) expect(await reached(node, id)).toMatchObject({ status: 'succeeded' })
+      const { rows } = await database.database.pool.query<{ id: string }>('select id from data.jobs_done order by id')
+      expect(rows.map(({ id }) => id)).toEqual(jobs)
+      const [head, ...lines] = readFileSync(join(places.out, 'out/job_status.csv'), 'utf8').trimEnd().split('\r\n')
+      expect(head).toBe('id,type,payload')
+      expect(lines.map((line) => line.split(',')[0] ?? '').sort()).toEqual(jobs)
+
+      const auth = { kind: 'password', username: 'ada', password: 'correct horse' }
+      const deliver = { queue: 'default' }
+      await node.call('POST', '/sources', { name: 'bank', protocol: 'sftp', host: 'bank.invalid', auth, deliver })
+
+      expect([...new Bun.Glob('**').scanSync({ cwd: places.data, onlyFiles: false })]).toEqual(['admin.key'])
+      for (const { node, root } of containers.toReversed()) {
         root.signal('SIGTERM')
-        await until(() => root.initPid() === undefined, { what: 'the end of the container' })
+        await until(() => root.initPid() === undefined, { what: 'the end of the container', timeoutMs: 40_000 })
         expect(await node.exited).toBe(0)
-      } finally {
-        await root.end()
       }
     } finally {
+      for (const { root } of containers) await root.end()
+      await vhost.remove()
       await database.drop()
     }
   },
-  60_000,
+  300_000,
 )

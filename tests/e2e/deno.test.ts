@@ -65,7 +65,7 @@ for (const engine of ENGINES) {
       unaccounted: 0,
     })
     await second.stop()
-  }, 90_000)
+  }, 200_000)
 }
 
 test('on Deno what is made can be deleted', async () => {
@@ -83,7 +83,7 @@ test('on Deno what is made can be deleted', async () => {
     expect([path, (await node.request('DELETE', path)).status]).toEqual([path, 204])
   }
   await node.stop()
-}, 60_000)
+}, 120_000)
 
 test('on Deno handlers run in threads: a result, a log, one that exits, one that never returns', async () => {
   await using home = await install('embedded')
@@ -99,21 +99,22 @@ test('on Deno handlers run in threads: a result, a log, one that exits, one that
   handler('exits', 'export default () => process.exit(3)')
   handler('loops', 'export default () => { for (;;); }')
   const node = await home.start({}, { command: denoCommand() })
-  await makeQueue(node, 'quick', { maxAttempts: 1, timeout: '1s' })
-  const ask = (name: string) => submit(node, { queue: 'quick', payload: { n: 21 }, target: { type: 'handler', name } })
+  await makeQueue(node, 'once', { maxAttempts: 1 })
+  const ask = (name: string, more: object = {}) =>
+    submit(node, { queue: 'once', payload: { n: 21 }, target: { type: 'handler', name }, ...more })
 
   expect(await reached(node, await ask('double'))).toMatchObject({
     status: 'succeeded',
     result: { twice: 42, isMainThread: false },
     logs: ['at work'],
   })
-  const exited = await reached(node, await ask('exits'), ['dead'], 30_000)
+  const exited = await reached(node, await ask('exits'), ['dead'], 60_000)
   expect(exited.error).toContain('exited with code 3')
-  const looped = await reached(node, await ask('loops'), ['dead'], 30_000)
+  const looped = await reached(node, await ask('loops', { timeout: '1s' }), ['dead'], 60_000)
   expect(looped.error).toContain('its thread was ended')
   expect(await reached(node, await ask('double'))).toMatchObject({ status: 'succeeded' })
   await node.stop()
-}, 90_000)
+}, 200_000)
 
 test('on Deno a target is connected to at the very address that was checked', async () => {
   await using sink = await startSink()
@@ -135,16 +136,19 @@ test('on Deno a target is connected to at the very address that was checked', as
   const refused = await attempt(url, { 'pinned.example': ['169.254.169.254'] })
   expect(refused).toMatchObject({ kind: 'failed', error: expect.stringContaining('metadata address') })
   expect(sink.requests).toHaveLength(1)
-}, 30_000)
+}, 90_000)
 
 test('on Deno a second SIGTERM ends the process at once', async () => {
   await using home = await install('embedded')
   await using sink = await startSink({ reply: () => 'hang' })
   const node = await home.start({ SHUTDOWN_TIMEOUT: '10m' }, { command: denoCommand() })
   await submit(node, { payload: 1, target: { type: 'http', url: sink.url() } })
-  await until(() => sink.requests.length === 1, { what: 'the request at the sink' })
+  await until(() => sink.requests.length === 1, { what: 'the request at the sink', timeoutMs: 30_000 })
   node.signal('SIGTERM')
-  await until(() => node.logged('stopping').length === 1, { what: 'the node to say that it stops' })
+  await until(() => node.logged('stopping').length === 1, {
+    what: 'the node to say that it stops',
+    timeoutMs: 30_000,
+  })
   node.signal('SIGTERM')
   expect(await node.exited).toBe(1)
-}, 60_000)
+}, 120_000)

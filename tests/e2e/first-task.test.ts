@@ -75,18 +75,19 @@ for (const engine of ENGINES) {
       unaccounted: 0,
     })
     await second.stop()
+    expect(second.log.filter(({ level }) => level !== 'info')).toEqual([])
     expect(existsSync(`${home.path}/data/postgres`)).toBe(engine === 'embedded')
-  }, 60_000)
+  }, 180_000)
 
   test(`${engine}: SIGTERM ends the work in hand until the deadline and gives the rest back without a spent failure`, async () => {
     await using home = await install(engine)
     await using sink = await startSink()
     sink.reply = ({ path }) => (path === '/hangs' ? 'hang' : { delayMs: path === '/slow' ? 700 : 0 })
-    const first = await home.start({ SHUTDOWN_TIMEOUT: '1500ms' })
+    const first = await home.start({ SHUTDOWN_TIMEOUT: '5s' })
     const target = (path: string) => ({ payload: 1, target: { type: 'http', url: sink.url(path) } })
     const slow = await submit(first, target('/slow'))
     const hangs = await submit(first, target('/hangs'))
-    await until(() => sink.requests.length === 2, { what: 'both requests at the sink' })
+    await until(() => sink.requests.length === 2, { what: 'both requests at the sink', timeoutMs: 30_000 })
 
     await first.stop()
     expect(first.log.map((line) => line.event)).toContain('shutdown-deadline')
@@ -99,19 +100,22 @@ for (const engine of ENGINES) {
     // Nobody had to be declared dead for that.
     expect(second.logged('node-dead')).toEqual([])
     await second.stop()
-  }, 60_000)
+  }, 180_000)
 
   test(`${engine}: a second SIGTERM ends the process at once`, async () => {
     await using home = await install(engine)
     await using sink = await startSink({ reply: () => 'hang' })
     const node = await home.start({ SHUTDOWN_TIMEOUT: '10m' })
     await submit(node, { payload: 1, target: { type: 'http', url: sink.url() } })
-    await until(() => sink.requests.length === 1, { what: 'the request at the sink' })
+    await until(() => sink.requests.length === 1, { what: 'the request at the sink', timeoutMs: 30_000 })
     node.signal('SIGTERM')
-    await until(() => node.logged('stopping').length === 1, { what: 'the node to say that it stops' })
+    await until(() => node.logged('stopping').length === 1, {
+      what: 'the node to say that it stops',
+      timeoutMs: 30_000,
+    })
     const asked = performance.now()
     node.signal('SIGTERM')
     expect(await node.exited).toBe(1)
-    expect(performance.now() - asked).toBeLessThan(2_000)
-  }, 60_000)
+    expect(performance.now() - asked).toBeLessThan(15_000)
+  }, 180_000)
 }

@@ -41,7 +41,7 @@ for (const engine of ENGINES) {
         const task = await reached(node, await submit(node, work('greet', { name: 'Ada' })))
         return task.result === 'Good day, Ada' ? task : undefined
       },
-      { what: 'the changed handler to run' },
+      { what: 'the changed handler to run', timeoutMs: 30_000 },
     )
     expect(changed.status).toBe('succeeded')
 
@@ -52,5 +52,5 @@ for (const engine of ENGINES) {
     await write('broken', 'export default () => "mended"')
     expect(await reached(node, id, ['succeeded'])).toMatchObject({ result: 'mended' })
     await node.stop()
-  }, 60_000)
+  }, 150_000)
 }

@@ -1,4 +1,5 @@
-import type { Database } from '../../src/store/database.ts'
+import type { Database } from '../../src/store/database/database.ts'
+import type { NodeState } from '../../src/task/ledger.ts'
 import { type Engine, testDatabase } from '../support/database.ts'
 import { type NodeOptions, type NodeProcess, nodeFolder, spawnNode, startNode } from '../support/node-process.ts'
 import { until } from '../support/until.ts'
@@ -38,6 +39,7 @@ export async function install(engine: Engine): Promise<Installation> {
 /** The part of a task's JSON that tests look at. */
 export interface Task {
   id: string
+  queue: string
   status: string
   attempt: number
   failures: number
@@ -46,7 +48,7 @@ export interface Task {
   logs: string[]
   progress: unknown
   children: { total: number; succeeded: number; dead: number; live: number } | null
-  waitingFor: { cause: string } | null
+  waitingFor: { cause: string; detail: string } | null
   attempts: { number: number; node: string; outcome: string; error: string | null; response: unknown }[]
 }
 
@@ -64,7 +66,7 @@ export async function reached(
   node: NodeProcess,
   id: string,
   statuses: string[] = ['succeeded', 'dead', 'cancelled'],
-  timeoutMs = 15_000,
+  timeoutMs = 40_000,
 ): Promise<Task> {
   let last: Task | undefined
   const is = async () => {
@@ -74,6 +76,19 @@ export async function reached(
   return until(is, { timeoutMs, what: `task ${id} to become ${statuses.join(' or ')}` }).catch((error: Error) => {
     throw new Error(`${error.message}; it is ${JSON.stringify(last)}`)
   })
+}
+
+/** Resolves when the node goes by all that was changed of consumers before: it tells of a change that comes after that. */
+export async function consumersFollowed(node: NodeProcess): Promise<void> {
+  const { items } = await node.call<{ items: { id: string; concurrency: number }[] }>('GET', '/consumers?queue=default')
+  const [{ id, concurrency } = { id: '', concurrency: 0 }] = items
+  await node.call('PATCH', `/consumers/${id}`, { concurrency: concurrency + 1 })
+  const isTold = async () => {
+    const { items: nodes } = await node.call<{ items: { state: NodeState }[] }>('GET', '/nodes')
+    const consumers = nodes.flatMap(({ state }) => state.consumers)
+    return consumers.some((one) => one.id === id && one.concurrency === concurrency + 1)
+  }
+  await until(isTold, { what: 'the node to follow its consumers', timeoutMs: 30_000 })
 }
 
 /** Makes a queue that tries again soon, and a consumer that delivers to each task's own target. */

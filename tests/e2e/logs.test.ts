@@ -45,7 +45,7 @@ test('no line of a whole run tells a secret or a payload, each is JSON with an e
   try {
     const listening = await until(async () => (await lines()).find((line) => line.includes('"listening"')), {
       what: 'the node to listen',
-      timeoutMs: 20_000,
+      timeoutMs: 60_000,
     })
     const base = `${(JSON.parse(listening) as { url: string }).url}/api/v1`
     const headers = { authorization: `Bearer ${PLANTED.adminKey}`, 'content-type': 'application/json' }
@@ -63,10 +63,16 @@ test('no line of a whole run tells a secret or a payload, each is JSON with an e
       headers: { authorization: PLANTED.header },
     }
     const { id } = await call('POST', '/tasks', { queue: 'q', payload: PLANTED.payload, target })
-    await until(async () => (await call('GET', `/tasks/${id}`)).status === 'dead', { what: 'the task to be dead' })
+    await until(async () => (await call('GET', `/tasks/${id}`)).status === 'dead', {
+      what: 'the task to be dead',
+      timeoutMs: 30_000,
+    })
     await fetch(`${base}/tasks`, { headers: { authorization: `Bearer ${PLANTED.adminKey}x` } })
     await fetch(`${base}/tasks`, { method: 'POST', headers, body: `{"payload":"${PLANTED.payload}` })
-    await until(async () => (await output()).includes('spans-lost'), { what: 'the collector to be missed' })
+    await until(async () => (await output()).includes('spans-lost'), {
+      what: 'the collector to be missed',
+      timeoutMs: 30_000,
+    })
     node.kill('SIGTERM')
     expect(await node.exited).toBe(0)
 
@@ -90,4 +96,4 @@ test('no line of a whole run tells a secret or a payload, each is JSON with an e
     await node.exited
     await database.drop()
   }
-}, 60_000)
+}, 180_000)

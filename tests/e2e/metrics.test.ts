@@ -37,15 +37,19 @@ test('the counters agree with the accounting, and every part of a node tells how
       const now = await node.call<Record<string, number>>('GET', '/accounting')
       return now.live === 0 && now.accepted === 25 ? now : undefined
     },
-    { what: 'every task to be final' },
+    { what: 'every task to be final', timeoutMs: 30_000 },
   )
   // The cluster's figures are up to five seconds old.
   const { families } = await until(
     async () => {
       const seen = await scrape(node)
-      return total(seen.families, 'longshore_tasks_accepted_total') === 25 ? seen : undefined
+      const [accepted, dead] = [
+        total(seen.families, 'longshore_tasks_accepted_total'),
+        total(seen.families, 'longshore_queue_tasks', { queue: 'quick', status: 'dead' }),
+      ]
+      return accepted === 25 && dead === 1 ? seen : undefined
     },
-    { what: 'the counters to be read again' },
+    { what: 'the counters to be read again', timeoutMs: 30_000 },
   )
   const finished = (labels: Record<string, string>) => total(families, 'longshore_attempts_finished_total', labels)
   expect(finished({ queue: 'quick', status: 'succeeded', outcome: 'succeeded' })).toBe(accounting.succeeded as number)
@@ -64,6 +68,7 @@ test('the counters agree with the accounting, and every part of a node tells how
   expect(total(families, 'longshore_node_beat_age_seconds')).toBeLessThan(15)
   expect(total(families, 'longshore_database_up')).toBe(1)
   expect(total(families, 'longshore_database_connections')).toBeGreaterThan(0)
+  expect(total(families, 'longshore_broker_up')).toBe(1)
   expect(total(families, 'longshore_threads', { state: 'ready' })).toBeGreaterThan(0)
   expect(total(families, 'process_resident_memory_bytes')).toBeGreaterThan(1e7)
   const requests = (labels: Record<string, string>) => total(families, 'longshore_http_requests_total', labels)
@@ -71,7 +76,7 @@ test('the counters agree with the accounting, and every part of a node tells how
   expect(requests({ route: '/api/v1/tasks/batch', method: 'POST', status_class: '2xx' })).toBe(1)
   expect(requests({ route: '/api/v1/tasks/:id', method: 'GET' })).toBeGreaterThan(4)
   await node.stop()
-}, 60_000)
+}, 150_000)
 
 test('whoever asks for what does not exist makes no series, and a name of any kind is told as it is', async () => {
   await using home = await install('server')
@@ -84,7 +89,16 @@ test('whoever asks for what does not exist makes no series, and a name of any ki
   expect([...routes].filter((route) => route?.includes('nothing'))).toEqual([])
   expect((await fetch(`${await node.listening}/metrics`)).status).toBe(401)
   await node.stop()
-}, 60_000)
+}, 150_000)
+
+test('a RabbitMQ that is not there is told', async () => {
+  await using home = await install('server')
+  const node = await home.start({ AMQP_URL: 'amqp://127.0.0.1:1' })
+  const { families } = await scrape(node)
+  expect(total(families, 'longshore_broker_up')).toBe(0)
+  expect(total(families, 'longshore_broker_blocked')).toBe(0)
+  await node.stop()
+}, 150_000)
 
 test('a scrape takes less than 50 ms while the node works as fast as it can', async () => {
   await using home = await install('server')
@@ -105,4 +119,4 @@ test('a scrape takes less than 50 ms while the node works as fast as it can', as
   console.log(`scrapes under load: median ${sorted[sorted.length >> 1]?.toFixed(1)} ms, of ${took.length}`)
   expect(sorted[sorted.length >> 1]).toBeLessThan(50)
   await node.stop()
-}, 60_000)
+}, 150_000)

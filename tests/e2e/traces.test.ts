@@ -52,7 +52,7 @@ test('a caller’s trace goes with the task to its target and its handler, in ev
   const id = await withTrace(node, handled, '00-nonsense')
   expect((await reached(node, id)).result).toStartWith(`00-${id.replaceAll('-', '')}-`)
   await node.stop()
-}, 60_000)
+}, 150_000)
 
 test('spans of submit, attempt and request reach the collector as one trace, and its outage costs nothing but spans', async () => {
   await using home = await install('server')
@@ -73,7 +73,7 @@ test('spans of submit, attempt and request reach the collector as one trace, and
         resource.scopeSpans.flatMap((scope) => scope.spans),
       ),
     )
-  await until(() => spans().length >= 5, { what: 'five spans' })
+  await until(() => spans().length >= 5, { what: 'five spans', timeoutMs: 30_000 })
   expect(collector.requests[0]).toMatchObject({ path: '/otlp/v1/traces', headers: { 'x-key': 'a key' } })
   expect(collector.requests[0]?.body).toContain('{"key":"service.name","value":{"stringValue":"shore"}}')
   const named = (name: string) => spans().filter((span) => span.name.startsWith(name))
@@ -95,7 +95,10 @@ test('spans of submit, attempt and request reach the collector as one trace, and
   await reached(node, await withTrace(node, call, `00-${TRACE}-00f067aa0ba902b7-00`))
   await collector.close()
   await reached(node, await submit(node, call))
-  await until(() => node.logged('spans-lost').length === 1, { what: 'the outage to be logged once' })
+  await until(() => node.logged('spans-lost').length === 1, {
+    what: 'the outage to be logged once',
+    timeoutMs: 30_000,
+  })
   expect(spans().length).toBe(before)
   await node.stop()
-}, 60_000)
+}, 150_000)

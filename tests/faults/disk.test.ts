@@ -36,7 +36,7 @@ test('a full disk is told to callers and in the log as what it is, loses nothing
       accepted.push(answer.body.id)
       return undefined
     },
-    { what: 'the full disk to refuse a task' },
+    { what: 'the full disk to refuse a task', timeoutMs: 30_000 },
   )
   expect(refused).toMatchObject({
     status: 503,
@@ -60,14 +60,14 @@ test('a full disk is told to callers and in the log as what it is, loses nothing
       const answer = await node.request<{ id: string }>('POST', '/tasks', task('/quick', 30_000))
       return answer.status === 201 ? answer.body.id : undefined
     },
-    { timeoutMs: 20_000, what: 'a task to be taken again' },
+    { timeoutMs: 60_000, what: 'a task to be taken again' },
   )
   for (const id of [...accepted, after])
     expect(await reached(node, id)).toMatchObject({ status: 'succeeded', attempt: 1 })
   expect(sink.requests.map((request) => request.task).sort()).toEqual([...accepted, after].sort())
   expect(await node.call('GET', '/accounting')).toMatchObject({ accepted: accepted.length + 1, unaccounted: 0 })
   await node.stop()
-}, 60_000)
+}, 150_000)
 
 /** A file system of its own in memory, so that "full" is real. Needs root. */
 async function smallDisk(folder: string, megabytes: number) {

@@ -22,9 +22,11 @@ interface Crime {
   error: RegExp
   /** What each of its attempts ended as. */
   outcomes: string[]
+  /** Of its task; by default the consumer's. */
+  timeout?: string
 }
 
-const TIMED_OUT = { error: /timed out after 1s; its thread was ended/, outcomes: ['failed'] }
+const TIMED_OUT = { error: /timed out after 1s; its thread was ended/, outcomes: ['failed'], timeout: '1s' }
 const CRASHED = { outcomes: ['lost', 'lost', 'lost', 'lost', 'lost'] }
 const CRIMES: Crime[] = [
   { name: 'loops without end', code: 'export default () => { for (;;) {} }', ...TIMED_OUT },
@@ -43,7 +45,7 @@ const CRIMES: Crime[] = [
   },
 ]
 
-for (const { name, code, error, outcomes } of CRIMES) {
+for (const { name, code, error, outcomes, timeout } of CRIMES) {
   test.concurrent(`a handler that ${name} fails alone: its neighbours in the thread are lost without a failure and then succeed, and the node goes on`, async () => {
     await using home = await install(ENGINES.at(-1) as Engine)
     // Before the start: a change of the files would give the guilty one another thread.
@@ -58,11 +60,11 @@ for (const { name, code, error, outcomes } of CRIMES) {
     const neighbours = await Promise.all(Array.from({ length: NEIGHBOURS }, () => submit(node, work('neighbour'))))
     await until(
       async () => (await Promise.all(neighbours.map((id) => read(node, id)))).every((task) => task.logs.length > 0),
-      { what: 'the neighbours to have started' },
+      { what: 'the neighbours to have started', timeoutMs: 30_000 },
     )
-    const guilty = await submit(node, { ...work('guilty'), timeout: '1s' })
+    const guilty = await submit(node, { ...work('guilty'), ...(timeout && { timeout }) })
 
-    const ended = await reached(node, guilty, ['succeeded', 'dead', 'cancelled'], 30_000)
+    const ended = await reached(node, guilty, ['succeeded', 'dead', 'cancelled'], 60_000)
     expect(ended).toMatchObject({ status: 'dead', failures: outcomes.includes('failed') ? 1 : 0 })
     expect(ended.attempts.map(({ outcome }) => outcome)).toEqual(outcomes)
     expect(ended.error).toMatch(error)
@@ -74,5 +76,5 @@ for (const { name, code, error, outcomes } of CRIMES) {
     // The thread is replaced.
     expect(await reached(node, await submit(node, work('innocent')))).toMatchObject({ result: 'well' })
     await node.stop()
-  }, 60_000)
+  }, 150_000)
 }

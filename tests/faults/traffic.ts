@@ -25,6 +25,8 @@ export interface Traffic {
   open(): number
   /** Submits `count` new seeded jobs, after what is still open, by four callers, until `signal` aborts. */
   send(node: NodeProcess, count: number, signal: AbortSignal): Promise<void>
+  /** Ends what is still open, as a client does that was cut off. Throws when the node does not take it within two minutes. */
+  finish(node: NodeProcess): Promise<void>
 }
 
 const CALLERS = 4
@@ -163,19 +165,25 @@ export function createTraffic({
     if (steps.length === 0) open.splice(open.indexOf(steps), 1)
   }
 
+  async function send(node: NodeProcess, count: number, signal: AbortSignal): Promise<void> {
+    const line = [...open.splice(0), ...Array.from({ length: count }, next)]
+    const caller = async () => {
+      for (let steps = line.shift(); steps; steps = line.shift()) {
+        if (signal.aborted) open.push(steps)
+        else await work(node, steps, signal)
+      }
+    }
+    await Promise.all(Array.from({ length: CALLERS }, caller))
+  }
+
   return {
     expected,
     refusals,
     open: () => open.length,
-    async send(node, count, signal) {
-      const line = [...open.splice(0), ...Array.from({ length: count }, next)]
-      const caller = async () => {
-        for (let steps = line.shift(); steps; steps = line.shift()) {
-          if (signal.aborted) open.push(steps)
-          else await work(node, steps, signal)
-        }
-      }
-      await Promise.all(Array.from({ length: CALLERS }, caller))
+    send,
+    async finish(node) {
+      await send(node, 0, AbortSignal.timeout(120_000))
+      if (open.length > 0) throw new Error(`${open.length} jobs were not taken within two minutes`)
     },
   }
 }
