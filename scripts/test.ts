@@ -22,7 +22,7 @@ rmSync(REPORT, { force: true })
 const runner = Bun.spawn(
   [
     // As many processes as cores: most tests wait for something most of the time.
-    ...[process.execPath, 'test', '--isolate', '--parallel', '--timeout=30000'],
+    ...[process.execPath, 'test', '--isolate', '--parallel', '--timeout=60000'],
     ...['--reporter=junit', `--reporter-outfile=${REPORT}`],
     ...['--path-ignore-patterns=tests/bench/**', '--path-ignore-patterns=tests/architecture.test.ts'],
     ...(given.length > 0 ? given : ['tests/']),

@@ -1,37 +1,26 @@
 import { expect, test } from 'bun:test'
 import { execFileSync } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
-import pg from 'pg'
 import { install, makeQueue } from '../e2e/installation.ts'
-import { adminUrl, ENGINES, type Engine, inDatabase } from '../support/database.ts'
+import { adminUrl, connectClient, ENGINES, type Engine, emptyDatabase, inDatabase } from '../support/database.ts'
 import { nodeFolder, processesIn, spawnNode } from '../support/node-process.ts'
 import { until } from '../support/until.ts'
 import { longshore } from './cli.ts'
 import { fakePostgres } from './fake-postgres.ts'
 
 /** A database without anything in it, and a superuser's client in it. */
-async function emptyDatabase(engine: Engine) {
-  const admin = await adminUrl(engine)
-  const name = `longshore_test_${process.pid}_${randomBytes(5).toString('hex')}`
-  const once = async (sql: string) => {
-    const client = new pg.Client({ connectionString: admin })
-    await client.connect()
-    await client.query(sql).finally(() => client.end())
-  }
-  await once(`create database ${name}`)
-  const url = inDatabase(admin, name)
-  const client = new pg.Client({ connectionString: url })
-  await client.connect()
+async function noSchema(engine: Engine) {
+  const { url, drop } = await emptyDatabase(engine)
+  const client = await connectClient({ connectionString: url })
   return {
     url,
     client,
     async [Symbol.asyncDispose]() {
       await client.end()
-      await once(`drop database if exists ${name} with (force)`)
+      await drop()
     },
   }
 }
@@ -124,7 +113,7 @@ test('start ends with 3 on a wrong password and on a database that is not there,
 for (const engine of ENGINES) {
   test(`${engine}: start says which rights its user lacks, and changes nothing`, async () => {
     await using folder = await nodeFolder()
-    await using database = await emptyDatabase(engine)
+    await using database = await noSchema(engine)
     const role = `poor_${process.pid}_${engine}`
     await database.client.query(`create role ${role} login password 'poor'`)
     try {
@@ -146,7 +135,7 @@ for (const engine of ENGINES) {
 
   test(`${engine}: SIGTERM during a migration rolls it back and ends soon; the next start migrates`, async () => {
     await using folder = await nodeFolder()
-    await using database = await emptyDatabase(engine)
+    await using database = await noSchema(engine)
     const { client, url } = database
     // The first index of the migration waits for a lock that the test holds: the middle of it, for as long as we like.
     await client.query(`create function stall() returns event_trigger language plpgsql as

@@ -4,7 +4,7 @@ import type { HandOver } from '../../src/dispatch/dispatcher.ts'
 import { createFanOutHandOver } from '../../src/dispatch/fan-out.ts'
 import { createPublishNumbers } from '../../src/dispatch/publish-numbers.ts'
 import { createTaskPublisher } from '../../src/dispatch/task-publisher.ts'
-import type { Clock } from '../../src/runtime/clock.ts'
+import { type Clock, realClock } from '../../src/runtime/clock.ts'
 import { returnQueuedTasks } from '../../src/store/tasks/at-broker/lost-publishes.ts'
 import { claimedForBroker, claimForBroker, finishConfirmed } from '../../src/store/tasks/claim/claim-for-broker.ts'
 import {
@@ -24,10 +24,11 @@ import type { TaskLedger } from '../support/tasks.ts'
 
 const DEAF = { onMissing: () => {}, onRefused: () => {} }
 
-/** Every pause is over in the next turn. */
+/** Every pause of less than a second is over in the next turn. */
 export const hasty: Clock = {
   now: () => performance.now(),
-  after(_, run) {
+  after(ms, run) {
+    if (ms >= 1_000) return realClock.after(ms, run)
     const timer = setImmediate(run)
     return () => clearImmediate(timer)
   },

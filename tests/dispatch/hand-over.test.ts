@@ -109,12 +109,10 @@ test('a failed task is tried again when its wait is over, not when the next poll
   const { executor } = quickExecutor((attempt) =>
     attempt < 3 ? { kind: 'failed', retryable: true, error: `no ${attempt}` } : { kind: 'succeeded' },
   )
-  const { consume } = await node()
-  const startedAt = performance.now()
+  // A poll would find nothing.
+  const { consume } = await node({ dispatcher: { nextDue: async () => new Map() } })
   consume(consumer(), executor)
   await until(async () => (await ledger.row(id as string)).status === 'succeeded', { what: 'the third attempt' })
-  // The next poll comes after five seconds, the one for the third attempt after ten.
-  expect(performance.now() - startedAt).toBeLessThan(4_500)
   expect(await ledger.row(id as string)).toMatchObject({ attempt: 3, failures: 2 })
 })
 

@@ -97,14 +97,14 @@ test('a rescuer does nothing before its own beats have been without a gap for 15
 
 test('work of a node that was silent for 15 s is sent again, once, without a failure, with several rescuers at once', async () => {
   const dead = await silentNode(50, '16 s')
-  const alive = await silentNode(1, '12 s')
+  const alive = await silentNode(1, '5 s')
   await beatsFor('20 s')
   const rescuers = [rescuer(), rescuer(), rescuer()]
   await Promise.all(rescuers.map(({ service }) => service.start()))
   await until(async () => (await ledger.count('running')) === 1, { what: 'the rescue' })
   expect(await standings(dead.ids)).toEqual(dead.ids.map(() => ({ status: 'pending', attempt: 1, failures: 0 })))
   expect(await standings(alive.ids)).toEqual([{ status: 'running', attempt: 1, failures: 0 }])
-  expect(rescuers.some(({ woken }) => woken.includes('work'))).toBe(true)
+  await until(() => rescuers.some(({ woken }) => woken.includes('work')), { what: 'the wake' })
   const { rows } = await ledger.database.pool.query(
     'select jsonb_array_length(attempts) as n from tasks where id = any($1)',
     [dead.ids],
@@ -114,7 +114,7 @@ test('work of a node that was silent for 15 s is sent again, once, without a fai
 
 test('a rescuer that a frozen database held back marks nobody, because its own node was not steady either', async () => {
   const held = await silentNode(3, '20 s')
-  await beatsFor('12 s')
+  await beatsFor('5 s')
   const looked = Promise.withResolvers<void>()
   const { service } = rescuer({
     async takeFromSilentOwners() {

@@ -57,7 +57,7 @@ describe('runs with the same affinity', () => {
     const gone: number[] = []
     const answers = { ...NO_ANSWERS, gone: (holder: number) => void gone.push(holder) }
     const { pool } = await aPool({ id: THREAD_ID, loops: LOOPS }, { answers })
-    const looping = pool.run(callOf('loops', { affinity: 'a', timeoutMs: 300 }))
+    const looping = pool.run(callOf('loops', { affinity: 'a', timeoutMs: 1_000 }))
     const goneBefore = () => pool.run(callOf('id', { affinity: 'a' })).then(({ kind }) => [kind, gone.length])
     let isOver = false
     void looping.then(() => (isOver = true))

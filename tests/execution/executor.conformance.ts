@@ -235,7 +235,7 @@ export function testExecutor(
     })
 
     test('takes a success that comes after the timeout, for its work is done', async () => {
-      expect(await executor.run(callOf('late', { timeoutMs: 100 }))).toEqual({
+      expect(await executor.run(callOf('late', { timeoutMs: 1_500 }))).toEqual({
         kind: 'succeeded',
         result: '"TimeoutError"',
       })

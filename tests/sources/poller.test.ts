@@ -111,7 +111,7 @@ describe.skipIf(noServers !== undefined)('the poller', () => {
     const { rows } = await under.pool.query(`select name from locks where name like 'source:%'`)
     expect([rows, await nextPoll()]).toEqual([[], null])
     await under.sources.remove(source.id)
-  }, 20_000)
+  })
 
   test('lets files wait that are more than a poll may fetch, and comes back for them at once', async () => {
     for (let file = 0; file < 7; file++) await writeFile(join(server.folder, `many-${file}.csv`), `id\n${file}\n`)
@@ -155,7 +155,8 @@ describe.skipIf(noServers !== undefined)('the poller', () => {
     await writeFile(join(server.folder, 'left.csv'), 'id\n1\n2\n')
     await under.poll(source)
     expect(await file()).toMatchObject({ status: 'seen' })
-    expect(await dueIn()).toBeWithin(880, 901)
+    // A quarter of the time since it was seen: an hour, and what this test took.
+    expect(await dueIn()).toBeWithin(880, 960)
 
     await never()
     await setFilePaused(under.pool, (await file())?.id ?? '', true)

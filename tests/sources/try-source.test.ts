@@ -12,7 +12,7 @@ import { type SftpServer, startSshd } from '../support/sshd.ts'
 import { type SourcesUnderTest, sourcesUnderTest } from './sources-under-test.ts'
 
 /** Long enough to connect to a server on a busy machine, and short enough to wait for. */
-const PATIENCE_MS = 2_000
+const PATIENCE_MS = 5_000
 
 describe.skipIf(noServers !== undefined)('trying a source', () => {
   let home: RemoteHome
@@ -115,7 +115,7 @@ describe.skipIf(noServers !== undefined)('trying a source', () => {
       const deps = { ...under.deps, spool: { ...spool, receive } }
       const { ok, failure } = await testSource(source, deps, { patienceMs: PATIENCE_MS })
       expect([ok, failure?.layer, failure?.reason]).toEqual([false, layer, 'timeout'])
-      expect(failure?.message).toContain('after 2 s')
+      expect(failure?.message).toContain('after 5 s')
       if (layer !== 'list') continue
       const browsed = browseSource(source, deps, { limit: 5_000, patienceMs: PATIENCE_MS })
       expect(await failureOf(browsed)).toMatchObject({ layer, reason: 'timeout' })

@@ -84,9 +84,11 @@ for (const engine of ENGINES) {
         }
       })()
       await Promise.all(
-        Array.from({ length: 60 }, async () => {
-          await pool().query('update tasks set attempt = attempt + 1 where id = $1', [id])
-          await appendEvents(pool(), [id], false)
+        Array.from({ length: 6 }, async () => {
+          for (let round = 0; round < 10; round++) {
+            await pool().query('update tasks set attempt = attempt + 1 where id = $1', [id])
+            await appendEvents(pool(), [id], false)
+          }
         }),
       )
       ended = true

@@ -98,7 +98,7 @@ describe.each(ENGINES)('nodes on %s', (engine) => {
   test('5: a node that is marked dead stays dead, whatever it beats, and is told so', async () => {
     const other = await ledger.join()
     await silent(ledger.node, 16)
-    await silent(other, 12)
+    await silent(other, 5)
     const steady = await rescuer()
     expect(await markSilentNodes(ledger.pool, steady, 15_000)).toEqual([ledger.node])
     expect(await markSilentNodes(ledger.pool, steady, 15_000)).toEqual([])
@@ -132,10 +132,10 @@ describe.each(ENGINES)('nodes on %s', (engine) => {
     const asSilent = await nodeWith(16, 60)
     const backAgain = await nodeWith(20, 60)
     await beat([], [], backAgain)
-    for (const hasty of [asSilent, backAgain, await nodeWith(1, 12)])
+    for (const hasty of [asSilent, backAgain, await nodeWith(1, 5)])
       expect(await markSilentNodes(ledger.pool, hasty, 15_000)).toEqual([])
 
-    const steady = await nodeWith(7, 60)
+    const steady = await nodeWith(3, 60)
     await beat([], [], steady)
     expect((await markSilentNodes(ledger.pool, steady, 15_000)).sort()).toEqual([dead, asSilent].sort())
   })

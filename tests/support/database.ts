@@ -3,7 +3,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { chmod, mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import type pg from 'pg'
+import pg from 'pg'
 import { pino } from 'pino'
 import { type ConnectionOptions, type Database, openDatabase } from '../../src/store/database/database.ts'
 import { migrate } from '../../src/store/database/migrate.ts'
@@ -25,23 +25,51 @@ export interface TestDatabase {
 
 const MIGRATIONS = join(import.meta.dir, '../../db/migrations')
 const TEMPLATE_LOCK = 7_431_001
+const CONNECT_WITHIN_MS = 20_000
 const log = pino({ level: 'warn' })
 
 /** A fresh, migrated database on `engine`; throws when that engine cannot be had. */
 export async function testDatabase(engine: Engine, { poolSize = 10 } = {}): Promise<TestDatabase> {
-  const admin = await adminUrl(engine)
-  const template = await templateOf(engine, admin)
-  const name = `longshore_test_${process.pid}_${randomBytes(5).toString('hex')}`
-  await asAdmin(engine, admin, (client) => client.query(`create database ${name} template ${template}`))
-  const connection = { url: inDatabase(admin, name) }
+  const { url, drop } = await newDatabase(engine, await templateOf(engine, await adminUrl(engine)))
+  const connection = { url }
   const database = openDatabase({ connection, poolSize, log, applicationName: 'longshore-test' })
   return {
     connection,
     database,
     async drop() {
       await database.close()
-      await asAdmin(engine, admin, (client) => client.query(`drop database if exists ${name} with (force)`))
+      await drop()
     },
+  }
+}
+
+/** A database without anything in it. `drop` does so whoever is connected. */
+export function emptyDatabase(engine: Engine): Promise<{ url: string; drop(): Promise<unknown> }> {
+  return newDatabase(engine, 'template1')
+}
+
+async function newDatabase(engine: Engine, template: string) {
+  const admin = await adminUrl(engine)
+  const name = `longshore_test_${process.pid}_${randomBytes(5).toString('hex')}`
+  await asAdmin(engine, admin, (client) => client.query(`create database ${name} template ${template}`))
+  const drop = () => asAdmin(engine, admin, (client) => client.query(`drop database if exists ${name} with (force)`))
+  return { url: inDatabase(admin, name), drop }
+}
+
+/** A connection of its own, which the caller ends. Waits for it: the nodes of other tests may have them all. */
+export async function connectClient(config: pg.ClientConfig): Promise<pg.Client> {
+  const deadline = performance.now() + CONNECT_WITHIN_MS
+  for (;;) {
+    const client = new pg.Client(config)
+    client.on('error', () => {})
+    try {
+      await client.connect()
+      return client
+    } catch (error) {
+      await client.end().catch(() => {})
+      if ((error as { code?: unknown }).code !== '53300' || performance.now() > deadline) throw error
+    }
+    await new Promise((resolve) => setTimeout(resolve, 100))
   }
 }
 
@@ -58,7 +86,7 @@ export function inDatabase(url: string, name: string): string {
 
 /** Waits for a connection: the nodes of other tests may have them all. */
 async function asAdmin<T>(engine: Engine, url: string, run: (client: pg.ClientBase) => Promise<T>): Promise<T> {
-  const pool = new PatientPool({ connectionString: url, max: 1, connectionTimeoutMillis: 20_000 })
+  const pool = new PatientPool({ connectionString: url, max: 1, connectionTimeoutMillis: CONNECT_WITHIN_MS })
   pool.on('error', () => {})
   try {
     const client = await pool.connect().catch((cause: unknown) => {

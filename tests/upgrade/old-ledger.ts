@@ -1,11 +1,11 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import pg from 'pg'
+import type pg from 'pg'
 import { pino } from 'pino'
 import { type ConnectionOptions, clientConfig } from '../../src/store/database/database.ts'
 import { startEmbeddedPostgres } from '../../src/store/postgres/embedded.ts'
-import { adminUrl, type Engine, inDatabase } from '../support/database.ts'
+import { adminUrl, connectClient, type Engine, inDatabase } from '../support/database.ts'
 import { type NodeFolder, type NodeOptions, type NodeProcess, nodeFolder, spawnNode } from '../support/node-process.ts'
 
 const FIXTURES = join(import.meta.dir, 'fixtures')
@@ -94,8 +94,6 @@ async function once<T>(
   connection: ConnectionOptions,
   work: (client: pg.Client, connection: ConnectionOptions) => Promise<T>,
 ): Promise<T> {
-  const client = new pg.Client(clientConfig(connection, 'longshore-test'))
-  client.on('error', () => {})
-  await client.connect()
+  const client = await connectClient(clientConfig(connection, 'longshore-test'))
   return work(client, connection).finally(() => client.end())
 }

@@ -1,14 +1,12 @@
 import { afterAll, describe, expect, test } from 'bun:test'
 import { execFileSync } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
-import pg from 'pg'
 import { pino } from 'pino'
 import { v7 } from 'uuid'
 import { migrations } from '../../db/migrations/index.ts'
 import { readAccounting } from '../../src/store/accounting.ts'
 import { openDatabase } from '../../src/store/database/database.ts'
 import { migrate } from '../../src/store/database/migrate.ts'
-import { adminUrl, ENGINES, type Engine, inDatabase, testDatabase } from '../support/database.ts'
+import { connectClient, ENGINES, emptyDatabase, testDatabase } from '../support/database.ts'
 import { SUCCEEDED, type TaskLedger, taskLedger } from '../support/tasks.ts'
 import { loadOldLedger, OLD_SCHEMAS, statementsOf } from './old-ledger.ts'
 
@@ -71,14 +69,13 @@ for (const schema of OLD_SCHEMAS) {
     `the migrations up to ${schema} are those that have landed: they make the schema that was left behind then`,
     async () => {
       const landed = Object.keys(migrations).filter((name) => name.slice(0, 4) <= schema)
-      const made = await emptyDatabase()
+      const made = await noSchema()
       const database = openDatabase({ connection: { url: made }, poolSize: 2, log: pino({ level: 'silent' }) })
       const subset = Object.fromEntries(Object.entries(migrations).filter(([name]) => landed.includes(name)))
       await migrate(database, pino({ level: 'silent' }), subset).finally(() => database.close())
 
-      const left = await emptyDatabase()
-      const client = new pg.Client({ connectionString: left })
-      await client.connect()
+      const left = await noSchema()
+      const client = await connectClient({ connectionString: left })
       await loadOldLedger(client, schema).finally(() => client.end())
       expect(schemaOf(made)).toBe(schemaOf(left))
     },
@@ -119,17 +116,10 @@ function oldNode({ pool, node: _, ...ledger }: TaskLedger, statements: string[])
   }
 }
 
-async function emptyDatabase(): Promise<string> {
-  const admin = await adminUrl('server' satisfies Engine)
-  const name = `longshore_test_${process.pid}_${randomBytes(5).toString('hex')}`
-  const asAdmin = async (text: string) => {
-    const client = new pg.Client({ connectionString: admin })
-    await client.connect()
-    await client.query(text).finally(() => client.end())
-  }
-  await asAdmin(`create database ${name}`)
-  cleanups.push(() => asAdmin(`drop database if exists ${name} with (force)`))
-  return inDatabase(admin, name)
+async function noSchema(): Promise<string> {
+  const { url, drop } = await emptyDatabase('server')
+  cleanups.push(drop)
+  return url
 }
 
 function schemaOf(url: string): string {

@@ -21,6 +21,9 @@ import type { Outcome } from '../../task/outcome.ts'
 /** The event loop of a thread with tasks that has not turned for so long stands still. */
 const STUCK_MS = 500
 
+/** A thread that has not loaded its file after so long is ended. */
+const UP_WITHIN_MS = 15_000
+
 /** Bun's own option: a thread's heap is collected earlier. Elsewhere it means nothing. */
 const SMALL_HEAP = { smol: true }
 
@@ -61,7 +64,7 @@ export interface Member {
   hasHandlerCode(): boolean
   /**
    * Takes note of what was started and whether the loop turns. Ends the thread when a task has outlived its grace, or when
-   * the loop stands still for so long without a started task, because of what an earlier one left behind.
+   * the loop stands still for so long without a started task, because of what an earlier one left behind, or is never up.
    * `sleptMs`: time in which nobody could watch; it counts against no task.
    */
   watch(sleptMs: number): void
@@ -101,7 +104,7 @@ export function spawnMember(deps: MemberSettings): Member {
   let turnedAt = clock.now()
 
   const wasStarted = (key: number) => isUpTo(key, Atomics.load(cells, CELL.started))
-  const standsStill = () => held.size > 0 && clock.now() - turnedAt > STUCK_MS
+  const standsStill = () => wasUp && held.size > 0 && clock.now() - turnedAt > STUCK_MS
 
   function flush(): void {
     flushing = false
@@ -134,6 +137,7 @@ export function spawnMember(deps: MemberSettings): Member {
     const { reports, ends, questions } = JSON.parse(text) as FromThread
     if (!wasUp) {
       wasUp = true
+      turnedAt = clock.now()
       deps.onUp()
     }
     if (reports.length > 0) deps.onReport(reports)
@@ -238,7 +242,7 @@ export function spawnMember(deps: MemberSettings): Member {
         guilty = findGuilty()
         const { id, queue } = overdue.execution
         void end(`its thread was ended because task ${id} of queue ${queue} ran past its timeout`)
-      } else if (held.size > 0 && isIdle && now - turnedAt > Math.max(graceMs, STUCK_MS)) {
+      } else if (held.size > 0 && isIdle && now - turnedAt > Math.max(graceMs, wasUp ? STUCK_MS : UP_WITHIN_MS)) {
         void end('its thread stood still before the task was started')
       }
     },

@@ -29,7 +29,7 @@ const WAITS = `export default (_, { signal, log }) => new Promise((resolve, reje
 const LOOPS = 'export default () => { for (;;) {} }'
 const LOOPS_LATER = `export default async (_, { log }) => {
   log('started')
-  await new Promise((resolve) => setTimeout(resolve, 300))
+  await new Promise((resolve) => setTimeout(resolve, 1_500))
   for (;;) {}
 }`
 const IGNORES = "export default (_, { log }) => { log('started'); return new Promise(() => {}) }"
@@ -86,17 +86,17 @@ describe('the thread pool makes threads', () => {
 
 describe('the thread pool ends a thread', () => {
   test('whose handler loops: it timed out, its neighbours are lost and say truthfully whether they had started', async () => {
-    const { pool, started } = await aPool({ loops: LOOPS, waits: WAITS })
+    const { pool, started } = await aPool({ loops: LOOPS, waits: WAITS }, { graceMs: 1_500 })
     const neighbour = await started(callOf('waits'))
     // Its deadline passes only while the loop holds the thread: that is not its fault.
-    const hindered = await started(callOf('waits', { timeoutMs: 1_400 }))
-    const looping = pool.run(callOf('loops', { timeoutMs: 1_200 }))
+    const hindered = await started(callOf('waits', { timeoutMs: 2_600 }))
+    const looping = pool.run(callOf('loops', { timeoutMs: 2_100 }))
     await until(() => pool.stats().stuck === 1, { what: 'the loop' })
     const unread = pool.run(anExecution())
     expect(await looping).toEqual({
       kind: 'failed',
       retryable: true,
-      error: 'timed out after 1200ms; its thread was ended because it did not stop within 200ms more',
+      error: 'timed out after 2100ms; its thread was ended because it did not stop within 1500ms more',
     })
     const why = /^its thread was ended because task [0-9a-f-]{36} of queue default ran past its timeout$/
     expect(await neighbour.outcome).toEqual({ kind: 'lost', started: true, error: expect.stringMatching(why) })
@@ -109,7 +109,7 @@ describe('the thread pool ends a thread', () => {
   test('whose handler loops after an await', async () => {
     const { started } = await aPool({ loops: LOOPS_LATER, waits: WAITS })
     const neighbour = await started(callOf('waits'))
-    const looping = await started(callOf('loops', { timeoutMs: 600 }))
+    const looping = await started(callOf('loops', { timeoutMs: 2_500 }))
     expect(await looping.outcome).toMatchObject({
       kind: 'failed',
       retryable: true,
@@ -119,17 +119,17 @@ describe('the thread pool ends a thread', () => {
   })
 
   test('for the loop in it, not for the neighbours that it kept from ending', async () => {
-    const { pool, started } = await aPool({ loops: LOOPS, waits: WAITS }, { graceMs: 1_500 })
-    const hindered = await started(callOf('waits', { timeoutMs: 1_200 }))
-    const looping = pool.run(callOf('loops', { timeoutMs: 100 }))
-    expect(await looping).toMatchObject({ kind: 'failed', error: expect.stringMatching(/^timed out after 100ms/) })
+    const { pool, started } = await aPool({ loops: LOOPS, waits: WAITS }, { graceMs: 4_000 })
+    const hindered = await started(callOf('waits', { timeoutMs: 3_000 }))
+    const looping = pool.run(callOf('loops', { timeoutMs: 1_000 }))
+    expect(await looping).toMatchObject({ kind: 'failed', error: expect.stringMatching(/^timed out after 1s/) })
     expect(await hindered.outcome).toMatchObject({ kind: 'lost', started: true })
   })
 
   test('when a task ignores its signal, and calls only tasks past their own deadline timed out', async () => {
     const { pool, started } = await aPool({ ignores: IGNORES, waits: WAITS })
     const neighbour = await started(callOf('waits'))
-    const ignoring = await started(callOf('ignores', { timeoutMs: 300 }))
+    const ignoring = await started(callOf('ignores', { timeoutMs: 1_000 }))
     expect(await ignoring.outcome).toMatchObject({ kind: 'failed', retryable: true })
     expect(await neighbour.outcome).toMatchObject({ kind: 'lost', started: true })
     expect(await pool.run(anExecution())).toEqual({ kind: 'succeeded' })
@@ -137,10 +137,10 @@ describe('the thread pool ends a thread', () => {
 
   test('when a cancelled task ignores its signal until its timeout', async () => {
     const { pool, started } = await aPool({ ignores: IGNORES })
-    const execution = callOf('ignores', { timeoutMs: 400 })
+    const execution = callOf('ignores', { timeoutMs: 1_500 })
     const { outcome } = await started(execution)
     pool.cancel(execution.id)
-    expect(await outcome).toMatchObject({ kind: 'cancelled', error: expect.stringMatching(/^timed out after 400ms/) })
+    expect(await outcome).toMatchObject({ kind: 'cancelled', error: expect.stringMatching(/^timed out after 1500ms/) })
   })
 
   test('that stands still because of what an earlier task left behind', async () => {
@@ -184,7 +184,7 @@ describe('the thread pool ends a thread', () => {
 
   test('and gives new tasks to the others while one stands still', async () => {
     const { pool } = await aPool({ loops: LOOPS }, { threads: 2, graceMs: 5_000 })
-    const looping = pool.run(callOf('loops', { timeoutMs: 100 }))
+    const looping = pool.run(callOf('loops', { timeoutMs: 1_000 }))
     await until(() => pool.stats().stuck === 1, { what: 'a thread that stands still' })
     const target = { type: 'noop', delay: '20ms' } as const
     const outcomes = await Promise.all(Array.from({ length: 20 }, () => pool.run(anExecution({ target }))))
@@ -235,7 +235,7 @@ describe('the thread pool survives', () => {
     expect(pool.stats()).toMatchObject({ threads: 0, running: 0, spawned: 200, crashed: 200 })
     expect((process.memoryUsage.rss() - before.bytes) / 2 ** 20).toBeLessThan(100)
     await until(async () => (await osThreads()) < before.threads + 10, { what: 'the end of the threads' })
-  }, 60_000)
+  }, 180_000)
 })
 
 describe('the thread pool gives a task that runs alone', () => {

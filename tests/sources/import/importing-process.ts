@@ -1,6 +1,5 @@
 /*
- * A node that does nothing but import, for tests that kill it. Arguments: the database's URL, the spool, milliseconds that each
- * batch is held back. Says `ready`, and `ended <outcome>` of each attempt.
+ * A node that does nothing but import, for tests that kill it. Arguments: the database's URL and the spool. Says `ready`.
  */
 import { v7 } from 'uuid'
 import { createAnswers } from '../../../src/execution/answers.ts'
@@ -16,7 +15,8 @@ import { silent, threadSettings } from '../../execution/executor.conformance.ts'
 import { THREAD } from '../../execution/pool-under-test.ts'
 import { atOnce, IDLE, settlementOf } from '../../support/tasks.ts'
 
-const [url = '', spoolDir = '', queue = 'ftp.csv'] = process.argv.slice(2)
+const queue = 'ftp.csv'
+const [url = '', spoolDir = ''] = process.argv.slice(2)
 const { pool } = openDatabase({ connection: { url }, poolSize: 6, log: silent })
 const node = v7()
 await joinNode(pool, {
@@ -72,5 +72,4 @@ for (;;) {
     affinity: id,
   })
   await settleTasks(pool, node, [settlementOf(task, outcome)], atOnce)
-  console.log(`ended ${outcome.kind}`)
 }

@@ -13,7 +13,7 @@ test.each(REPLIES)(
   'a registry that does not answer %s is given up after ten seconds, here made short',
   async (_, reply) => {
     await using sink = await startSink({ reply: () => reply })
-    using timeout = spyOn(AbortSignal, 'timeout').mockImplementation(() => timeoutOf(1_000))
+    using timeout = spyOn(AbortSignal, 'timeout').mockImplementation(() => timeoutOf(3_000))
     const answer = await fetchRegistry(sink.url(), new AbortController().signal)
     expect(answer).toEqual({ error: `The registry at 127.0.0.1:${sink.port} did not answer within 10 s` })
     expect(timeout).toHaveBeenCalledWith(10_000)

@@ -225,7 +225,7 @@ describe('the registry of FTP connections', () => {
     const from = performance.now()
     const nodes = Array.from({ length: 3 }, () => createRegistry(deps))
     for (const node of nodes) await node.start()
-    await until(() => asked.length >= 2, { what: 'two turns' })
+    await until(async () => asked.length >= 2 && (await sources()).length === 1, { what: 'two turns' })
     for (const node of nodes) await node.stop()
     // At once, and at each whole second.
     expect(asked.length).toBeLessThanOrEqual(2 + (performance.now() - from) / 1_000)

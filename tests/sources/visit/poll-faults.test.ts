@@ -13,7 +13,7 @@ import { type SourcesUnderTest, sourcesUnderTest } from '../sources-under-test.t
 
 const AT_ONCE = { ready: { kind: 'at-once' } } as const
 /** For servers that hang: a connection that is to come in time comes in time on a busy machine, too. */
-const QUICK = { limits: { connectTimeout: '5s', idleTimeout: '1s' } } as const
+const QUICK = { limits: { connectTimeout: '5s', idleTimeout: '3s' } } as const
 const BIG = 'x'.repeat(1024 * 1024)
 const sha256 = (text: string) => createHash('sha256').update(text).digest('hex')
 
@@ -66,11 +66,10 @@ describe.skipIf(noServers !== undefined).each(KINDS)('with %s that fails', (_nam
     expect((await under.files(polled))[0]).toMatchObject({ status: 'importing', sha256: sha256(BIG), error: null })
   })
 
-  test('one that hangs in the middle of a file is left after a second, and the other files come all the same', async () => {
+  test('one that hangs in the middle of a file is left after its idle timeout, and the other files come all the same', async () => {
     const polled = await source(QUICK)
-    await write('a.csv', BIG)
-    await write('b.csv', 'id\n1\n')
-    await write('c.csv', 'id\n2\n')
+    // Whichever the server lists first hangs.
+    for (const name of ['a.csv', 'b.csv', 'c.csv']) await write(name, `${BIG}${name}`)
     let begun = 0
     const report = await under.poll(polled, {
       reached(step) {
@@ -82,8 +81,12 @@ describe.skipIf(noServers !== undefined).each(KINDS)('with %s that fails', (_nam
     expect(report.failed).toMatchObject({ count: 1, first: [{ layer: 'read', reason: 'timeout' }] })
     // SFTP has one connection for everything: while it hangs, there is no other.
     proxied.setDataFault({ kind: 'none' })
+    // However long that took: the one that failed is not due again.
+    await under.pool.query(`update files set retry_at = now() + interval '1 hour' where source = $1 and failures > 0`, [
+      polled.id,
+    ])
     if (report.left > 1) await under.poll(polled)
-    expect((await under.files(polled)).map(({ status }) => status)).toEqual(['ready', 'importing', 'importing'])
+    expect((await under.files(polled)).map(({ status }) => status).sort()).toEqual(['importing', 'importing', 'ready'])
   })
 
   test('one that hangs in the middle of a listing fails that poll, forgets nothing, and says so', async () => {

@@ -1,7 +1,6 @@
 import { afterEach, describe, expect, test } from 'bun:test'
 import { randomBytes } from 'node:crypto'
 import { sql } from 'kysely'
-import pg from 'pg'
 import { pino } from 'pino'
 import { parseTimestamp } from '../../../src/store/database/column-types.ts'
 import {
@@ -10,7 +9,7 @@ import {
   isConnectionLoss,
   openDatabase,
 } from '../../../src/store/database/database.ts'
-import { ENGINES, type TestDatabase, testDatabase } from '../../support/database.ts'
+import { connectClient, ENGINES, type TestDatabase, testDatabase } from '../../support/database.ts'
 import { until } from '../../support/until.ts'
 
 const log = pino({ level: 'silent' })
@@ -83,8 +82,7 @@ describe.each(ENGINES)('%s', (engine) => {
     const { connection, database } = await fresh(engine)
     await sql`select 1`.execute(database.db)
     if (!('url' in connection)) throw new Error('a test database has a URL')
-    const plain = new pg.Client({ connectionString: connection.url })
-    await plain.connect()
+    const plain = await connectClient({ connectionString: connection.url })
     const { rows } = await plain.query(`select '{}'::json as json, 1::bigint as big`)
     await plain.end()
     expect(rows).toEqual([{ json: {}, big: '1' }])
@@ -92,8 +90,8 @@ describe.each(ENGINES)('%s', (engine) => {
 
   test('a statement that takes too long is ended, and that is "database-unavailable", not a loss', async () => {
     const { connection } = await fresh(engine)
-    const { db } = open(connection, { statementTimeoutMs: 100 })
-    const error = await caught(sql`select pg_sleep(5)`.execute(db))
+    const { db } = open(connection, { statementTimeoutMs: 3_000 })
+    const error = await caught(sql`select pg_sleep(20)`.execute(db))
     expect(databaseProblem(error)).toMatchObject({ code: 'database-unavailable', status: 503 })
     expect(isConnectionLoss(error)).toBe(false)
   })

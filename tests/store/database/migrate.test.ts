@@ -1,14 +1,12 @@
 import { afterEach, describe, expect, test } from 'bun:test'
 import { spawn } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { sql } from 'kysely'
-import pg from 'pg'
 import { pino } from 'pino'
 import { migrations } from '../../../db/migrations/index.ts'
 import { openDatabase } from '../../../src/store/database/database.ts'
 import { migrate, SchemaRefusal, schemaStatus, versionRefusal } from '../../../src/store/database/migrate.ts'
-import { adminUrl, ENGINES, type Engine, inDatabase } from '../../support/database.ts'
+import { ENGINES, type Engine, emptyDatabase } from '../../support/database.ts'
 
 const log = pino({ level: 'silent' })
 const names = Object.keys(migrations)
@@ -19,17 +17,9 @@ afterEach(async () => {
 })
 
 /** A database without any schema. */
-async function emptyDatabase(engine: Engine) {
-  const admin = await adminUrl(engine)
-  const name = `longshore_test_${process.pid}_${randomBytes(5).toString('hex')}`
-  const asAdmin = async (text: string) => {
-    const client = new pg.Client({ connectionString: admin })
-    await client.connect()
-    await client.query(text).finally(() => client.end())
-  }
-  await asAdmin(`create database ${name}`)
-  cleanups.push(() => asAdmin(`drop database if exists ${name} with (force)`))
-  const url = inDatabase(admin, name)
+async function noSchema(engine: Engine) {
+  const { url, drop } = await emptyDatabase(engine)
+  cleanups.push(drop)
   const database = openDatabase({ connection: { url }, poolSize: 2, log })
   cleanups.push(() => database.close())
   return { url, database }
@@ -37,7 +27,7 @@ async function emptyDatabase(engine: Engine) {
 
 describe.each(ENGINES)('%s', (engine) => {
   test('an empty database gets every migration, a second time none, and the status says so', async () => {
-    const { database } = await emptyDatabase(engine)
+    const { database } = await noSchema(engine)
     expect(await schemaStatus(database)).toEqual({ applied: [], pending: names, unknown: [] })
     await migrate(database, log)
     expect(await schemaStatus(database)).toEqual({ applied: names, pending: [], unknown: [] })
@@ -46,7 +36,7 @@ describe.each(ENGINES)('%s', (engine) => {
   })
 
   test('of six processes that migrate at once one applies and all end well', async () => {
-    const { url, database } = await emptyDatabase(engine)
+    const { url, database } = await noSchema(engine)
     const script = join(import.meta.dir, '../migrating-process.ts')
     const runs = Array.from(
       { length: 6 },
@@ -66,7 +56,7 @@ describe.each(ENGINES)('%s', (engine) => {
   }, 60_000)
 
   test('a schema of a newer version is refused with what to do, and stays as it is', async () => {
-    const { database } = await emptyDatabase(engine)
+    const { database } = await noSchema(engine)
     await migrate(database, log)
     await sql`insert into kysely_migration values ('9999-from-the-future', '2099-01-01T00:00:00.000Z')`.execute(
       database.db,
@@ -78,7 +68,7 @@ describe.each(ENGINES)('%s', (engine) => {
   })
 
   test('a migration that fails is named, with its cause, and none of that call stays', async () => {
-    const { database } = await emptyDatabase(engine)
+    const { database } = await noSchema(engine)
     const broken = {
       ...migrations,
       '9000-good': {

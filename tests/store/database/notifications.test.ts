@@ -1,12 +1,11 @@
 import { afterEach, describe, expect, test } from 'bun:test'
 import { sql } from 'kysely'
-import pg from 'pg'
 import { pino } from 'pino'
 import { realClock } from '../../../src/runtime/clock.ts'
 import type { ConnectionOptions } from '../../../src/store/database/database.ts'
 import { type Notice, NoticeBatch, parseNotice } from '../../../src/store/database/notice.ts'
 import { createNotifications } from '../../../src/store/database/notifications.ts'
-import { ENGINES, type Engine, testDatabase } from '../../support/database.ts'
+import { connectClient, ENGINES, type Engine, testDatabase } from '../../support/database.ts'
 import { until } from '../../support/until.ts'
 
 const log = pino({ level: 'silent' })
@@ -36,9 +35,7 @@ async function node(connection: ConnectionOptions) {
 
 async function query<T extends object>(connection: ConnectionOptions, text: string): Promise<T[]> {
   if (!('url' in connection)) throw new Error('a test database has a URL')
-  const client = new pg.Client({ connectionString: connection.url })
-  client.on('error', () => {})
-  await client.connect()
+  const client = await connectClient({ connectionString: connection.url })
   return await client.query<T>(text).then(
     async ({ rows }) => {
       await client.end()
@@ -64,11 +61,9 @@ async function listeners(connection: ConnectionOptions): Promise<number> {
 /** Counts the messages on the channel, as they travel. */
 async function tap(connection: ConnectionOptions): Promise<string[]> {
   if (!('url' in connection)) throw new Error('a test database has a URL')
-  const client = new pg.Client({ connectionString: connection.url })
-  client.on('error', () => {})
+  const client = await connectClient({ connectionString: connection.url })
   const payloads: string[] = []
   client.on('notification', ({ payload }) => payloads.push(payload ?? ''))
-  await client.connect()
   await client.query('listen longshore')
   cleanups.push(() => client.end())
   return payloads
@@ -110,8 +105,10 @@ describe.each(ENGINES)('%s', (engine) => {
     const [a, b] = [await node(connection), await node(connection)]
     a.enabled(false)
     a.send({ kind: 'topology' })
-    b.send({ kind: 'keys' })
-    await until(() => a.heard.length > 0)
+    await until(() => {
+      b.send({ kind: 'keys' })
+      return a.heard.length > 0
+    })
     a.enabled(true)
     a.send({ kind: 'keys' })
     await until(() => b.heard.length > 0)

@@ -124,7 +124,9 @@ test('a first start that is killed in the middle of initdb leaves nothing that t
   const drafts = async () => (await readdir(home).catch(() => [])).filter((name) => name.startsWith('data-draft-'))
   const [draft] = await until(async () => {
     const found = await drafts()
-    return found.length > 0 && (await readdir(join(home, found[0] as string))).length > 5 ? found : undefined
+    return found.length > 0 && (await readdir(join(home, found[0] as string)).catch(() => [])).length > 5
+      ? found
+      : undefined
   })
   process.kill(-(child.pid as number), 'SIGKILL')
   await until(async () => (await processesOn(folder.path)).length === 0)

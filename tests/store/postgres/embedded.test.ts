@@ -44,7 +44,7 @@ test('the first start makes a cluster with checksums, UTF-8, code point order an
     expect(warm.adopted).toBe(false)
     expect(await ask<{ n: number }>(warm.connection, 'select n from kept')).toEqual([{ n: 42 }])
     // 20-50 ms alone; a machine busy with other tests gets room.
-    expect(took).toBeLessThan(5_000)
+    expect(took).toBeLessThan(15_000)
   } finally {
     await warm.stop()
   }

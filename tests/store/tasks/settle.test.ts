@@ -259,21 +259,21 @@ describe.each(ENGINES)('settle on %s', (engine) => {
 
   test('finds its rows by their primary key among 200,000', async () => {
     const { pool, node } = ledger
-    await pool.query(
+    const client = await connect(ledger.test)
+    await client.query(
       `insert into tasks (id, queue, payload, priority, due_at, max_attempts, origin, status, node)
        select gen_random_uuid(), 'default', '{}', 0, now(), 3, 'api',
          case when i % 400 = 0 then 'running' else 'pending' end::task_status, $1::uuid
        from generate_series(1, 200000) i`,
       [node],
     )
-    await pool.query('vacuum analyze tasks')
+    await client.query('vacuum analyze tasks')
     const { rows: ids } = await pool.query<{ id: string }>(
       `select id from tasks where status = 'running' order by id desc`,
     )
     const list = (value: string) => `'{${ids.map(() => value).join(',')}}'`
     const values = `'{${ids.map((row) => row.id).join(',')}}', ${list('0')}, ${list('succeeded')}, ${list('succeeded')},
       ${list('0')}, ${list('0')}, ${list('0')}, ${list('null')}, ${list('null')}, ${list('null')}, '${node}'`
-    const client = await connect(ledger.test)
     try {
       await client.query(
         `prepare settle (uuid[], int[], text[], text[], int[], int[], float8[], text[], text[], text[], uuid) as ${SETTLE}`,
@@ -290,5 +290,5 @@ describe.each(ENGINES)('settle on %s', (engine) => {
     } finally {
       await client.end()
     }
-  }, 60_000)
+  }, 180_000)
 })

@@ -46,8 +46,16 @@ describe.each(ENGINES)('tokens on %s', (engine) => {
 
   test('many nodes that ask at once are granted no more than there is, and no less', async () => {
     const id = await consumer({ count: 100, per: '24h' })
-    const answers = await Promise.all(Array.from({ length: 60 }, () => takeTokens(ledger.pool, id, 7)))
-    expect(answers.reduce((sum, { granted }) => sum + granted, 0)).toBe(100)
+    let granted = 0
+    await Promise.all(
+      Array.from({ length: 10 }, async () => {
+        for (let round = 0; round < 6; round++) {
+          const answer = await takeTokens(ledger.pool, id, 7)
+          granted += answer.granted
+        }
+      }),
+    )
+    expect(granted).toBe(100)
   })
 
   test('a clock that goes back refills nothing and takes nothing away', async () => {
