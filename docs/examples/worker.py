@@ -3,7 +3,7 @@ import http.client, json, os, signal, threading, time, urllib.error, urllib.requ
 import pika  # pip install pika, or on Debian: apt install python3-pika
 
 SERVER, KEY, QUEUE = (os.environ[name] for name in ("LONGSHORE_URL", "LONGSHORE_KEY", "QUEUE"))
-NODE, held = str(uuid.uuid4()), set()
+NODE, held, leaving = str(uuid.uuid4()), set(), threading.Event()
 
 def call(path, **body):
     """Asks until the server has answered; every call may be repeated. What it refuses raises, and ends the worker."""
@@ -22,7 +22,7 @@ def beat():
         while call("beats", held=list(held), started=list(held))["alive"]:
             time.sleep(5)
     finally:
-        os._exit(1)  # taken for dead, or refused: its tasks run elsewhere, and its supervisor starts it under a new id
+        leaving.is_set() or os._exit(1)  # taken for dead, or refused: its tasks run elsewhere, and its supervisor starts it under a new id
 
 def work(payload):  # yours: what it returns is the result; what it raises is a failure, and is tried again
     return {"seen": payload}
@@ -52,4 +52,5 @@ for name in (signal.SIGTERM, signal.SIGINT):
 call("beats", join={"name": f"python:{os.getpid()}", "version": "1"})
 threading.Thread(target=beat, daemon=True).start()
 channel.start_consuming()
+leaving.set()
 call("beats", leave=True)

@@ -63,7 +63,8 @@ export async function openLedger(
         async close() {
           await untilAlone(started, applicationName).catch(() => {})
           await started.close()
-          await embedded.stop()
+          // Who has come since we looked ends its work first.
+          await embedded.stop(OTHERS_MS)
         },
       }
     } catch (error) {

@@ -229,7 +229,7 @@ describe.if(HAS_RABBITMQ)('a RabbitMQ that fails', () => {
         `[application:set_env(rabbit, K, V) || {K, V} <- [{consumer_timeout, ${timeout}}, {channel_tick_interval, ${tick}}]].`,
       )
     // What `quick` and the second deliveries of `slow` may take to be settled, too.
-    await setting(3_000, 100)
+    await setting(8_000, 100)
     await using under = await started()
     const { broker } = under
     const { since } = broker.state()

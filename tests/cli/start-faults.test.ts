@@ -165,10 +165,10 @@ for (const engine of ENGINES) {
 
   test(`${engine}: SIGTERM in the middle of a drain of slow tasks, then twice at once: no failure is spent, no task lost`, async () => {
     await using home = await install(engine)
-    const drained = 150
+    const drained = 400
     const first = await home.start({ SHUTDOWN_TIMEOUT: '1s' })
     await makeQueue(first, 'slow', { concurrency: 20 })
-    const one = { queue: 'slow', type: 'drain', payload: null, target: { type: 'noop', delay: '400ms' } }
+    const one = { queue: 'slow', type: 'drain', payload: null, target: { type: 'noop', delay: '500ms' } }
     await first.call(
       'POST',
       '/tasks/batch',

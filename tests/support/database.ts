@@ -1,8 +1,9 @@
-import { spawn } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { chmod, mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import pg from 'pg'
 import { pino } from 'pino'
 import { type ConnectionOptions, type Database, openDatabase } from '../../src/store/database/database.ts'
@@ -96,6 +97,20 @@ async function asAdmin<T>(engine: Engine, url: string, run: (client: pg.ClientBa
     return await run(client).finally(() => client.release())
   } finally {
     await pool.end()
+  }
+}
+
+/** Runs one of Postgres's programs and gives what it prints; waits for a connection, as `connectClient` does. */
+export async function runPostgresClient(program: string, args: string[]): Promise<string> {
+  const deadline = performance.now() + CONNECT_WITHIN_MS
+  for (;;) {
+    try {
+      return (await promisify(execFile)(program, args, { maxBuffer: 64 * 1024 * 1024 })).stdout
+    } catch (error) {
+      const isCrowded = /too many clients|connection slots/.test((error as { stderr?: string }).stderr ?? '')
+      if (!isCrowded || performance.now() > deadline) throw error
+    }
+    await new Promise((resolve) => setTimeout(resolve, 100))
   }
 }
 

@@ -1,7 +1,6 @@
 import { expect, test } from 'bun:test'
-import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
-import { ENGINES, testDatabase } from '../support/database.ts'
+import { ENGINES, runPostgresClient, testDatabase } from '../support/database.ts'
 import { startNode } from '../support/node-process.ts'
 import { factsOf, OLD_SCHEMAS, oldInstallation } from './old-ledger.ts'
 
@@ -18,7 +17,7 @@ test.if(ENGINES.includes('server'))(
     const dump = join(old.folder.path, 'longshore.dump')
     await old.withDatabase(async (_, connection) => {
       if (!('url' in connection)) throw new Error('A server has a URL')
-      execFileSync('pg_dump', ['--format=custom', `--file=${dump}`, connection.url])
+      await runPostgresClient('pg_dump', ['--format=custom', `--file=${dump}`, connection.url])
     })
     await node.call('POST', `/tasks/${tasks.dead}/replay`)
     await node.stop()
@@ -27,7 +26,7 @@ test.if(ENGINES.includes('server'))(
     try {
       if (!('url' in connection)) throw new Error('A server has a URL')
       const options = ['--clean', '--if-exists', '--single-transaction', '--no-owner', `--dbname=${connection.url}`]
-      execFileSync('pg_restore', [...options, dump])
+      await runPostgresClient('pg_restore', [...options, dump])
       const env = { DATABASE_URL: connection.url, LONGSHORE_ADMIN_KEY: adminKey, LONGSHORE_ROLES: 'api' }
       const restored = await startNode(old.folder, { env })
       expect(restored.logged('migrated')).toEqual([])

@@ -1,12 +1,11 @@
 import { afterAll, describe, expect, test } from 'bun:test'
-import { execFileSync } from 'node:child_process'
 import { pino } from 'pino'
 import { v7 } from 'uuid'
 import { migrations } from '../../db/migrations/index.ts'
 import { readAccounting } from '../../src/store/accounting.ts'
 import { openDatabase } from '../../src/store/database/database.ts'
 import { migrate } from '../../src/store/database/migrate.ts'
-import { connectClient, ENGINES, emptyDatabase, testDatabase } from '../support/database.ts'
+import { connectClient, ENGINES, emptyDatabase, runPostgresClient, testDatabase } from '../support/database.ts'
 import { SUCCEEDED, type TaskLedger, taskLedger } from '../support/tasks.ts'
 import { loadOldLedger, OLD_SCHEMAS, statementsOf } from './old-ledger.ts'
 
@@ -77,7 +76,7 @@ for (const schema of OLD_SCHEMAS) {
       const left = await noSchema()
       const client = await connectClient({ connectionString: left })
       await loadOldLedger(client, schema).finally(() => client.end())
-      expect(schemaOf(made)).toBe(schemaOf(left))
+      expect(await schemaOf(made)).toBe(await schemaOf(left))
     },
   )
 }
@@ -122,8 +121,8 @@ async function noSchema(): Promise<string> {
   return url
 }
 
-function schemaOf(url: string): string {
+async function schemaOf(url: string): Promise<string> {
   const options = ['--schema-only', '--no-owner', '--no-privileges', '--dbname', url]
-  const dump = execFileSync('pg_dump', options, { encoding: 'utf8' })
+  const dump = await runPostgresClient('pg_dump', options)
   return dump.replaceAll(/^\\(un)?restrict .*\n/gm, '')
 }

@@ -27,8 +27,8 @@ export interface EmbeddedPostgres {
   readonly adopted: boolean
   /** The server's process at the start; a crashed one is followed by another. */
   readonly pid: number
-  /** Ends the server and gives up DATA_DIR. Can be called again. */
-  stop(): Promise<void>
+  /** Ends the server and gives up DATA_DIR; for `politeMs` it waits for who is connected. Can be called again. */
+  stop(politeMs?: number): Promise<void>
 }
 
 export interface EmbeddedPostgresOptions {
@@ -55,8 +55,8 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
       let stopped: Promise<void> | undefined
       return {
         ...server,
-        stop() {
-          stopped ??= server.stop().finally(() => lock.release())
+        stop(politeMs) {
+          stopped ??= server.stop(politeMs).finally(() => lock.release())
           return stopped
         },
       }
@@ -102,8 +102,8 @@ async function startServer(
     connection,
     adopted: orphan !== undefined,
     pid: first.pid,
-    async stop() {
-      await supervisor.stop()
+    async stop(politeMs) {
+      await supervisor.stop(politeMs)
       if (!socketDir.startsWith(home.path)) await rm(socketDir, { recursive: true, force: true })
     },
   }

@@ -22,8 +22,11 @@ const HEALTHY_MS = 60_000
 const LITTLE_SPACE_BYTES = 32 * 1024 * 1024
 
 export interface Supervisor {
-  /** Ends the server: fast, then at once when it takes too long. Resolves when no postmaster is left. */
-  stop(): Promise<void>
+  /**
+   * Ends the server: fast, then at once when it takes too long; for `politeMs` before that it only takes no more
+   * connections, and ends with the last one. Resolves when no postmaster is left.
+   */
+  stop(politeMs?: number): Promise<void>
 }
 
 export interface SuperviseOptions {
@@ -66,20 +69,24 @@ export function supervise({ home, connection, log, first, spawn }: SuperviseOpti
 
   let stopped: Promise<void> | undefined
   return {
-    stop() {
+    stop(politeMs) {
       stopped ??= (async () => {
         stopping.abort()
         await watching
-        await end(current)
+        await end(current, politeMs)
       })()
       return stopped
     },
   }
 }
 
-/** Ends a postmaster: SIGINT rolls back what is open and writes everything, SIGQUIT leaves that to the next start. */
-export async function end(postmaster: Postmaster): Promise<void> {
+/**
+ * Ends a postmaster: SIGTERM waits for who is connected, SIGINT rolls back what is open and writes everything, SIGQUIT leaves
+ * that to the next start.
+ */
+export async function end(postmaster: Postmaster, politeMs = 0): Promise<void> {
   const steps = [
+    ...(politeMs > 0 ? [['SIGTERM', politeMs] as const] : []),
     ['SIGINT', FAST_STOP_MS],
     ['SIGQUIT', IMMEDIATE_STOP_MS],
     ['SIGKILL', IMMEDIATE_STOP_MS],
