@@ -31,7 +31,7 @@ beforeAll(() => {
   const layer = layBinary(join(scratch, 'program'), binary)
   mkdirSync(join(layer, 'srv/work'), { recursive: true })
   layers = [bareRoot(), layer]
-}, 240_000)
+}, 600_000)
 
 afterAll(() => {
   if (scratch !== '') rmSync(scratch, { recursive: true, force: true })
@@ -77,7 +77,9 @@ inBareRoot(
     const { node, root } = start(folder)
     try {
       const url = await node.listening
-      expect(await (await fetch(`${url}/health/ready`)).json()).toMatchObject({ status: 'ready' })
+      const isReady = async () =>
+        ((await (await fetch(`${url}/health/ready`)).json()) as { status: string }).status === 'ready'
+      await until(isReady, { what: 'the node to be ready' })
       expect(node.logged('migrated').length).toBeGreaterThan(0)
 
       mkdirSync(node.handlersDir)
@@ -143,7 +145,7 @@ inBareRoot(
       const tookMs = performance.now() - asked
       expect(tookMs).toBeGreaterThan(900)
       // Without its deadline it would wait for 25 s.
-      expect(tookMs).toBeLessThan(20_000)
+      expect(tookMs).toBeLessThan(24_000)
     } finally {
       await root.end()
     }

@@ -20,12 +20,12 @@ describe.if(HAS_RABBITMQ)('what RabbitMQ has otherwise', () => {
     vhost = await testVhost()
     installation = await install('server')
     node = await installation.start({ AMQP_URL: vhost.amqpUrl })
-  })
+  }, 90_000)
   afterAll(async () => {
     await node.stop()
     await installation[Symbol.asyncDispose]()
     await vhost.remove()
-  })
+  }, 90_000)
 
   const isIn = (kind: 'queues' | 'exchanges', name: string, state: string) =>
     until(async () => (await node.call<{ state: string }>('GET', `/${kind}/${name}`)).state === state, {

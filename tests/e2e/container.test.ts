@@ -73,7 +73,7 @@ beforeAll(() => {
     args: { COMMIT: '0123456789ab' },
     runEnv: certificates ? { NODE_EXTRA_CA_CERTS: certificates } : {},
   })
-}, 300_000)
+}, 600_000)
 
 afterAll(() => {
   if (scratch !== '') rmSync(scratch, { recursive: true, force: true })
@@ -165,7 +165,7 @@ inContainer(
     const { node, root, health } = run(volume, { HANDLERS_DIR: '/data/handlers' })
     try {
       const { port } = new URL(await node.listening)
-      expect(health(port)).toBe(0)
+      await until(() => health(port) === 0, { what: 'the container to be healthy' })
       expect(root.initPid()).toBeGreaterThan(1)
       const delivered = await submit(node, { payload: 1, target: { type: 'http', url: sink.url() } })
       expect(await reached(node, delivered)).toMatchObject({ status: 'succeeded' })
@@ -276,7 +276,7 @@ inContainer(
         RABBITMQ_MANAGEMENT_URL: '',
       })
       const LONGSHORE_URL = await node.listening
-      expect(health(new URL(LONGSHORE_URL).port)).toBe(0)
+      await until(() => health(new URL(LONGSHORE_URL).port) === 0, { what: 'the container to be healthy' })
       const workers = { LONGSHORE_WORKER_KEY: await workKey(node) }
       for (let n = 0; n < 2; n++) await start(worker, places, workers, { LONGSHORE_URL, AMQP_URL })
 

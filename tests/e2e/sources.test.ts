@@ -94,7 +94,7 @@ describe.skipIf(noServers !== undefined)('a node that polls FTP', () => {
           const got = await vhost.manage<{ payload: string; routing_key: string; properties: object }[]>(
             'POST',
             `/queues/${vhost.name}/fetchers/get`,
-            { count: 10, ackmode: 'ack_requeue_true', encoding: 'auto' },
+            { count: 10, ackmode: 'reject_requeue_true', encoding: 'auto' },
           )
           return got.filter(({ payload }) => payload.includes(announcing.id))[0]
         },

@@ -39,7 +39,8 @@ export function cached(name: string, fill: (draft: string) => void): string {
     renameSync(draft, folder)
   } catch (error) {
     rmSync(draft, { recursive: true, force: true })
-    throw error
+    // Another process may have been faster.
+    if (!existsSync(folder)) throw error
   }
   return folder
 }

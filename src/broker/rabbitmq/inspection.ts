@@ -1,7 +1,14 @@
+import { pause, realClock } from '../../runtime/clock.ts'
 import { BrokerUnavailable, type Removal, type Removed } from '../broker.ts'
 import { deadLetterQueueOf } from '../dead-letter.ts'
 import { NOT_FOUND, PRECONDITION_FAILED, type Refusal } from './connection/refusal.ts'
 import type { Asking } from './connection/short-lived-channel.ts'
+
+/**
+ * RabbitMQ says that a quorum queue is empty and unused when its leader does not answer within 250 ms
+ * (`stat` in https://github.com/rabbitmq/rabbitmq-server/blob/v3.10.8/deps/rabbit/src/rabbit_quorum_queue.erl).
+ */
+const LOOK_AGAIN_MS = 300
 
 /** What the broker counts in a queue: messages that wait, and consumers of anybody; undefined: no such queue. */
 export async function countIn(
@@ -47,12 +54,16 @@ export async function remove(asking: Asking, removal: Removal): Promise<Removed>
 }
 
 /** Counted first, because quorum queues refuse the conditions that a deletion can have, and close the connection for it. */
-async function removeQueue(asking: Asking, { name, ifEmpty, ifUnused }: Removal & { kind: 'queue' }): Promise<Removed> {
+async function removeQueue(asking: Asking, removal: Removal & { kind: 'queue' }): Promise<Removed> {
+  const { name, ifEmpty, ifUnused } = removal
   const names = [name, deadLetterQueueOf(name)]
-  for (const each of names) {
-    const counted = await countIn(asking, each)
-    if (ifEmpty && counted && counted.messages > 0) return 'not-empty'
-    if (ifUnused && each === name && counted && counted.consumers > 0) return 'in-use'
+  for (const waitMs of ifEmpty || ifUnused ? [0, LOOK_AGAIN_MS] : []) {
+    await pause(realClock, waitMs)
+    for (const each of names) {
+      const counted = await countIn(asking, each)
+      if (ifEmpty && counted && counted.messages > 0) return 'not-empty'
+      if (ifUnused && each === name && counted && counted.consumers > 0) return 'in-use'
+    }
   }
   for (const each of names) {
     const removed = await asking.ask((channel) => channel.queueDelete(each))
