@@ -83,6 +83,8 @@ export function createChangeRecorder(deps: ChangeRecorderDeps): ChangeRecorder {
       cancelWrite = undefined
       writing = writeAll(stopped.signal).finally(() => {
         writing = undefined
+        // What came after its last look.
+        if (waiting.size > 0 || gapPending) writeIn(0)
       })
     })
   }
@@ -118,6 +120,7 @@ export function createChangeRecorder(deps: ChangeRecorderDeps): ChangeRecorder {
   }
 
   function tellGapWritten(): void {
+    gapInHand = false
     for (const waiter of gapWaiters) waiter()
     gapWaiters = []
   }

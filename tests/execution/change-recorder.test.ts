@@ -7,7 +7,7 @@ import { until } from '../support/until.ts'
 function recorderUnderTest({ wantedMs = 0 } = {}) {
   const clock = new ManualClock()
   const written: { ids: string[]; gap: boolean }[] = []
-  const state = { failing: false, told: 0, looks: 0, wantedMs, held: Promise.resolve() }
+  const state = { failing: false, told: 0, looks: 0, wantedMs, held: Promise.resolve(), pruned: Promise.resolve() }
   const recorder = createChangeRecorder({
     clock,
     log: createLog('silent'),
@@ -16,7 +16,7 @@ function recorderUnderTest({ wantedMs = 0 } = {}) {
       if (state.failing) throw new Error('the database is away')
       written.push({ ids, gap })
     },
-    prune: async () => {},
+    prune: () => state.pruned,
     async wantedMs() {
       state.looks++
       return state.wantedMs
@@ -75,6 +75,20 @@ test('a wish that comes while the gap is being written waits for it as well', as
   resolve()
   await first
   expect(await writtenBefore).toBe(1)
+  await recorder.stop()
+})
+
+test('a wish that comes after the gap is written waits for nothing, whatever is forgotten meanwhile', async () => {
+  const { recorder, written, clock, state } = recorderUnderTest()
+  const { promise, resolve } = Promise.withResolvers<void>()
+  state.pruned = promise
+  await recorder.start()
+  const first = recorder.wanted(30_000)
+  clock.advance(0)
+  await first
+  await recorder.wanted(30_000)
+  expect(written).toEqual([{ ids: [], gap: true }])
+  resolve()
   await recorder.stop()
 })
 
