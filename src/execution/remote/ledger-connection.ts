@@ -128,7 +128,9 @@ export function createLedgerConnection(settings: LedgerConnectionSettings): Ledg
     else log.warn({ event: 'ledger-away', url: base, error: error.message }, AWAY)
   }
 
-  function answered(): void {
+  /** What was sent before the last failure proves nothing: it may have been answered before. */
+  function answered(failuresBefore: number): void {
+    if (failures !== failuresBefore) return
     failures = 0
     opensAt = Number.NEGATIVE_INFINITY
     if (!away) return
@@ -143,12 +145,12 @@ export function createLedgerConnection(settings: LedgerConnectionSettings): Ledg
     const failuresBefore = failures
     try {
       const answer = await exchange('POST', path, JSON.stringify(body), timeoutMs, last ? [] : [closed.signal])
-      answered()
+      answered(failuresBefore)
       return answer as T
     } catch (caught) {
       const error = judged(path, caught)
       if (error instanceof LedgerUnavailable) failed(error, failuresBefore)
-      else answered()
+      else answered(failuresBefore)
       throw error
     }
   }

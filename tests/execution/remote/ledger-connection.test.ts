@@ -115,6 +115,21 @@ test('calls that fail together are one failure', async () => {
   expect(await pauseBeforeNextCall()).toBe(200)
 })
 
+test('an answer to what was asked before the last failure does not end the outage', async () => {
+  const { promise, resolve } = Promise.withResolvers<void>()
+  answer = async (request) => {
+    if (!request.url.endsWith('/late')) return problem(503, 'overloaded')
+    await promise
+    return fine(request)
+  }
+  const late = connection.post('/late', {})
+  await connection.post('/now', {}).catch(() => {})
+  resolve()
+  expect(await late).toEqual({ fine: true })
+  expect(connection.away()?.reason).toContain('overloaded')
+  expect(logged.map(({ event }) => event)).toEqual(['ledger-away'])
+})
+
 test('the pause that the server asks for is kept', async () => {
   answer = () => problem(503, 'database-unavailable', { 'retry-after': '2' })
   await pauseBeforeNextCall()
