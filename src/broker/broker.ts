@@ -123,8 +123,14 @@ export interface Broker {
   declare(topology: BrokerTopology, beforeMaking?: (lost: Lost) => Promise<void>): Promise<Declared>
   /** Takes something away, its dead-letter queue with it; what is not there is removed. Rejects with BrokerUnavailable. */
   remove(removal: Removal): Promise<Removed>
-  /** What the broker counts in a queue now, and, with `purge`, after throwing away what waited; undefined: no such queue. */
-  inspect(queue: string, options?: { purge: boolean }): Promise<{ messages: number; consumers: number } | undefined>
+  /**
+   * What the broker counts in a queue now, and, with `purge`, after throwing away what waited; undefined: no such queue. A
+   * broker that may say 0 for want of an answer is asked twice with `surely`, which takes a moment.
+   */
+  inspect(
+    queue: string,
+    options?: { purge?: boolean; surely?: boolean },
+  ): Promise<{ messages: number; consumers: number } | undefined>
   /** How many messages of a queue it takes now: in-process what its consumers have room for; RabbitMQ none while down or blocked. */
   room(queue: string): number
   /** Calls `listener` whenever a queue may take more (a queue's name), or the state changed (undefined). */

@@ -7,7 +7,7 @@ import type { Broker } from './broker.ts'
 import { createConnector } from './rabbitmq/connection/connector.ts'
 import { type Asking, asking, NoAnswer } from './rabbitmq/connection/short-lived-channel.ts'
 import { makeTopology, takeInventory } from './rabbitmq/declaration.ts'
-import { countIn, exchangeExists, purge, remove } from './rabbitmq/inspection.ts'
+import { countIn, countSurely, exchangeExists, purge, remove } from './rabbitmq/inspection.ts'
 import { createPublisher } from './rabbitmq/publisher.ts'
 import { type StandingSubscription, startSubscription } from './rabbitmq/subscription.ts'
 
@@ -190,10 +190,10 @@ export function createRabbitMqBroker(options: RabbitMqOptions): Broker & Service
       })
     },
     remove: (removal) => withAnyChannel((on) => remove(on, removal)),
-    inspect: (queue, { purge: purging } = { purge: false }) =>
+    inspect: (queue, { purge: purging = false, surely = false } = {}) =>
       withAnyChannel(async (on) => {
         if (purging) await purge(on, queue)
-        return countIn(on, queue)
+        return surely ? (await countSurely(on, [queue]))[0] : countIn(on, queue)
       }),
 
     onChange: (listener) => void listeners.push(listener),

@@ -73,7 +73,7 @@ async function untilLeft<T>(ask: () => Promise<T>, isInUse: (answer: T) => boole
 async function countedAtBroker(broker: RemoveDeps['broker'], queue: string, { ifUnused }: Guards) {
   const none = { messages: 0, consumers: 0 }
   return untilLeft(
-    async () => (await broker.inspect(queue)) ?? none,
+    async () => (await broker.inspect(queue, { surely: true })) ?? none,
     ({ consumers }) => ifUnused && consumers > 0,
   )
 }

@@ -50,7 +50,7 @@ export function brokerInMemory() {
     kind: 'rabbitmq',
     state: () => ({ status, since: '2026-01-01T00:00:00.000Z', reason: null, connections: [] }),
     onChange: (listener) => void listeners.push(listener),
-    async inspect(name, { purge } = { purge: false }) {
+    async inspect(name, { purge = false } = {}) {
       control.calls.push(`${purge ? 'purge' : 'inspect'} ${name}`)
       check()
       if (purge) control.messages.delete(name)

@@ -4,22 +4,42 @@ import { deadLetterQueueOf } from '../dead-letter.ts'
 import { NOT_FOUND, PRECONDITION_FAILED, type Refusal } from './connection/refusal.ts'
 import type { Asking } from './connection/short-lived-channel.ts'
 
+/** What the broker counts in a queue: messages that wait, and consumers of anybody. */
+export interface Counted {
+  messages: number
+  consumers: number
+}
+
+/** What the broker counts in a queue; undefined: no such queue. */
+export async function countIn({ ask }: Asking, queue: string): Promise<Counted | undefined> {
+  const counted = await ask((channel) => channel.queueDeclare(queue, { passive: true }))
+  if ('answer' in counted) return { messages: counted.answer.messageCount, consumers: counted.answer.consumerCount }
+  if (counted.refusal.code === NOT_FOUND) return undefined
+  throw unexpected(counted.refusal)
+}
+
 /**
  * RabbitMQ says that a quorum queue is empty and unused when its leader does not answer within 250 ms
  * (`stat` in https://github.com/rabbitmq/rabbitmq-server/blob/v3.10.8/deps/rabbit/src/rabbit_quorum_queue.erl).
  */
 const LOOK_AGAIN_MS = 300
 
-/** What the broker counts in a queue: messages that wait, and consumers of anybody; undefined: no such queue. */
-export async function countIn(
-  { ask }: Asking,
-  queue: string,
-): Promise<{ messages: number; consumers: number } | undefined> {
-  const counted = await ask((channel) => channel.queueDeclare(queue, { passive: true }))
-  if ('answer' in counted) return { messages: counted.answer.messageCount, consumers: counted.answer.consumerCount }
-  if (counted.refusal.code === NOT_FOUND) return undefined
-  throw unexpected(counted.refusal)
+/** The larger of two counts of each queue: one 0 alone is no proof. */
+export async function countSurely(asking: Asking, queues: string[]): Promise<(Counted | undefined)[]> {
+  const count = async () => {
+    const counted = []
+    for (const queue of queues) counted.push(await countIn(asking, queue))
+    return counted
+  }
+  const first = await count()
+  await pause(realClock, LOOK_AGAIN_MS)
+  return (await count()).map((again, n) => again && larger(again, first[n] ?? again))
 }
+
+const larger = (one: Counted, other: Counted): Counted => ({
+  messages: Math.max(one.messages, other.messages),
+  consumers: Math.max(one.consumers, other.consumers),
+})
 
 /** Throws away what waits in a queue. */
 export async function purge({ ask }: Asking, queue: string): Promise<void> {
@@ -57,13 +77,10 @@ export async function remove(asking: Asking, removal: Removal): Promise<Removed>
 async function removeQueue(asking: Asking, removal: Removal & { kind: 'queue' }): Promise<Removed> {
   const { name, ifEmpty, ifUnused } = removal
   const names = [name, deadLetterQueueOf(name)]
-  for (const waitMs of ifEmpty || ifUnused ? [0, LOOK_AGAIN_MS] : []) {
-    await pause(realClock, waitMs)
-    for (const each of names) {
-      const counted = await countIn(asking, each)
-      if (ifEmpty && counted && counted.messages > 0) return 'not-empty'
-      if (ifUnused && each === name && counted && counted.consumers > 0) return 'in-use'
-    }
+  if (ifEmpty || ifUnused) {
+    const [own, dead] = await countSurely(asking, names)
+    if (ifEmpty && [own, dead].some((counted) => counted && counted.messages > 0)) return 'not-empty'
+    if (ifUnused && own && own.consumers > 0) return 'in-use'
   }
   for (const each of names) {
     const removed = await asking.ask((channel) => channel.queueDelete(each))
