@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import type { AMQPMessage } from '@cloudamqp/amqp-client'
+import { messageOf } from '../../src/runtime/errors.ts'
 import { type ForeignClient, foreignClient } from '../support/foreign-client.ts'
 import type { NodeProcess } from '../support/node-process.ts'
 import { HAS_RABBITMQ, type TestVhost, testVhost } from '../support/rabbitmq.ts'
@@ -13,15 +14,14 @@ describe.if(HAS_RABBITMQ)('consumers of older systems at RabbitMQ', () => {
   let vhost: TestVhost
   let home: Installation
   let node: NodeProcess
-  let foreign: ForeignClient
+  const clients: ForeignClient[] = []
   beforeAll(async () => {
     vhost = await testVhost()
     home = await install('embedded')
     node = await home.start({ AMQP_URL: vhost.amqpUrl })
-    foreign = await foreignClient(vhost)
   })
   afterAll(async () => {
-    await foreign[Symbol.asyncDispose]()
+    await Promise.allSettled(clients.map((client) => client[Symbol.asyncDispose]()))
     await node.stop()
     await home[Symbol.asyncDispose]()
     await vhost.remove()
@@ -29,11 +29,21 @@ describe.if(HAS_RABBITMQ)('consumers of older systems at RabbitMQ', () => {
 
   /** Takes from a queue as soon as the broker has it; what is taken stays in the consumer's hands until the test ends it. */
   async function consume(queue: string): Promise<() => Promise<AMQPMessage>> {
-    const exists = async () =>
-      (await vhost.manage<{ name: string }[]>('GET', `/queues/${vhost.name}`)).some(({ name }) => name === queue)
-    await until(exists, { what: `the broker to have ${queue}`, timeoutMs: 30_000 })
     const taken: AMQPMessage[] = []
-    await foreign.channel.basicConsume(queue, { noAck: false }, (message) => void taken.push(message))
+    const begun = async () => {
+      const client = await foreignClient(vhost)
+      try {
+        await client.channel.basicConsume(queue, { noAck: false }, (message) => void taken.push(message))
+        clients.push(client)
+        return true
+      } catch (error) {
+        await Promise.resolve(client[Symbol.asyncDispose]()).catch(() => {})
+        // A queue that is not there costs the channel, and one without a leader yet the connection.
+        if (!/NOT_FOUND|INTERNAL_ERROR|closed/i.test(messageOf(error))) throw error
+        return false
+      }
+    }
+    await until(begun, { what: `the broker to have ${queue}`, timeoutMs: 40_000 })
     return () => until(() => taken.shift(), { what: `a message of ${queue}`, timeoutMs: 60_000 })
   }
   const bodyOf = (message: AMQPMessage) => JSON.parse(message.bodyToString() ?? '')

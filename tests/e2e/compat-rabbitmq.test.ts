@@ -146,8 +146,10 @@ describe.if(HAS_RABBITMQ)('what the older systems meet on RabbitMQ', () => {
     await reached(node, ours.taskId, ['queued'])
     await publish(queueName, 'of somebody else')
     const both = { queueName, messages: 2, consumers: 0 }
-    await until(async () => (await told()).messages === 2, { what: 'both messages to be told', timeoutMs: 30_000 })
-    expect(await expectOld(node, 200, 'GET', '/getQueues')).toContainEqual(both)
+    const isListed = async () =>
+      (await expectOld(node, 200, 'GET', '/getQueues')).some((one: object) => Bun.deepEquals(one, both))
+    await until(isListed, { what: 'both messages to be listed', timeoutMs: 30_000 })
+    await until(async () => Bun.deepEquals(await told(), both), { what: 'both messages to be told', timeoutMs: 30_000 })
     await expectOld(node, 409, 'POST', '/deleteQueue', { json: { queueName, ifEmpty: true } })
 
     await using foreign = await foreignClient(vhost)

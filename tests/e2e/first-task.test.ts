@@ -1,7 +1,7 @@
 import { expect, test } from 'bun:test'
 import { existsSync } from 'node:fs'
 import { ENGINES } from '../support/database.ts'
-import { processesIn } from '../support/node-process.ts'
+import { type LogLine, processesIn } from '../support/node-process.ts'
 import { startSink } from '../support/sink.ts'
 import { until } from '../support/until.ts'
 import { install, makeQueue, reached, read, submit, type Task } from './installation.ts'
@@ -75,7 +75,9 @@ for (const engine of ENGINES) {
       unaccounted: 0,
     })
     await second.stop()
-    expect(second.log.filter(({ level }) => level !== 'info')).toEqual([])
+    // Other tests may have all connections of the server.
+    const isCrowded = ({ error }: LogLine) => /too many clients|connection slots/.test(String(error))
+    expect(second.log.filter((line) => line.level !== 'info' && !isCrowded(line))).toEqual([])
     expect(existsSync(`${home.path}/data/postgres`)).toBe(engine === 'embedded')
   }, 180_000)
 

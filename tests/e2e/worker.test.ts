@@ -301,6 +301,7 @@ describe.if(HAS_RABBITMQ)('the start of a worker', () => {
     const powerless = spawnWorker(installation, { ...place, key: readOnly.key })
     await until(() => powerless.logged('ledger-denied').some(({ error }) => String(error).includes('"work"')), {
       what: 'the worker to say which scope it needs',
+      timeoutMs: 40_000,
     })
     for (const one of [early, powerless]) one.signal('SIGTERM')
     expect(await Promise.all([early.exited, powerless.exited])).toEqual([0, 0])

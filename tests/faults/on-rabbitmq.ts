@@ -79,7 +79,11 @@ export async function onRabbitMq({ absent = false } = {}): Promise<OnRabbitMq> {
     spawn,
     async declared(queues) {
       const areThere = async () => {
-        const found = await callManagement<{ name: string }[]>(rabbit.managementUrl, 'GET', '/queues?columns=name')
+        const found = await callManagement<{ name: string }[]>(
+          rabbit.managementUrl,
+          'GET',
+          '/queues?columns=name',
+        ).catch(() => [])
         return queues.every((queue) => found.some(({ name }) => name === queue))
       }
       await until(areThere, { what: `${queues.join(', ')} to be declared`, timeoutMs: 60_000 })

@@ -75,9 +75,9 @@ onBroker.concurrent(
     const filling = fill(node, 'work', 20_000)
     for (const done of [CALLS / 10, CALLS + CALLS / 10]) {
       await call('held', HELD)
+      await until(() => held.length === HELD, { timeoutMs: 150_000, what: 'those that are held to be at the sink' })
       await call('called', CALLS)
       const isInTheMiddle = async () =>
-        held.length === HELD &&
         ((await on.counts('called')).succeeded ?? 0) > done &&
         sink.requests.some(({ path, endedAt }) => path !== '/held' && !endedAt)
       await until(isInTheMiddle, { timeoutMs: 150_000, what: `${done} calls to be over, and others in hand` })

@@ -8,6 +8,7 @@ import { HAS_RABBITMQ, type TestVhost, testVhost } from '../support/rabbitmq.ts'
 import { type Sink, startSink } from '../support/sink.ts'
 import { until } from '../support/until.ts'
 import { startWorkerProcess, type WorkerOptions, workKey } from '../support/worker-process.ts'
+import { untilAtWork } from './in-hand.ts'
 import { SEED, seeded } from './seed.ts'
 import { createTraffic, type Traffic, trafficReply } from './traffic.ts'
 import { judge, liveTasks, NOTHING_WRONG } from './verdict.ts'
@@ -141,27 +142,27 @@ describe.if(HAS_RABBITMQ)('a worker without a database', () => {
       await makeQueue(at.server, 'kept', { base: '200ms', maxAttempts: 10, concurrency: 20 })
       const workers = [await at.startWorker(), await at.startWorker()]
       const traffic = createTraffic({ sink: at.sink, queue: 'kept', random: seeded(SEED), slowMs: 2_000 })
+      const told = (event: string) => workers.map((worker) => worker.logged(event).length)
+      const untilTold = (event: string, before: number[]) =>
+        until(() => told(event).every((times, n) => times > (before[n] ?? 0)), {
+          what: `each worker to tell ${event}`,
+          timeoutMs: 30_000,
+        })
       let server = at.server
       for (let kills = 0; kills < 3; kills++) {
         await sendFor(3_000, server, traffic)
-        const before = at.sink.requests.length
+        const away = told('ledger-away')
         await server.kill()
+        await untilTold('ledger-away', away)
         // What was claimed before goes on: the server's absence ends no work.
-        await until(() => workers.every((worker) => worker.logged('ledger-away').length > kills), {
-          what: 'the workers to notice',
-          timeoutMs: 30_000,
-        })
         await until(() => at.sink.requests.filter(({ endedAt }) => endedAt === undefined).length === 0, {
           what: 'the work in hand to end',
           timeoutMs: 30_000,
         })
-        expect(at.sink.requests.length).toBeGreaterThan(before - 1)
+        const back = told('ledger-back')
         server = await at.startServer()
         // Their pauses may be longer than the server's next life.
-        await until(() => workers.every((worker) => worker.logged('ledger-back').length > kills), {
-          what: 'the workers to find it again',
-          timeoutMs: 30_000,
-        })
+        await untilTold('ledger-back', back)
       }
       await traffic.finish(server)
       const { pool } = at.installation.database
@@ -175,7 +176,7 @@ describe.if(HAS_RABBITMQ)('a worker without a database', () => {
       expect(rows.filter(({ outcome }) => outcome === 'lost')).toEqual([])
       for (const worker of workers) {
         expect(worker.logged('node-declared-dead')).toEqual([])
-        expect(worker.logged('ledger-back').length).toBe(3)
+        expect(worker.logged('ledger-back').length).toBeGreaterThanOrEqual(3)
         // No hot loop: some tries a second, whatever waited.
         const awayMs = worker.logged('ledger-back').reduce((sum, line) => sum + Number(line.awayMs), 0)
         const tries = ['settle-failed', 'claim-failed', 'beat-failed', 'report-failed']
@@ -198,6 +199,8 @@ describe.if(HAS_RABBITMQ)('a worker without a database', () => {
       const [frozen, other] = [await at.startWorker(), await at.startWorker()]
       const traffic = createTraffic({ sink: at.sink, queue: 'frozen', random: seeded(SEED + 1), slowMs: 2_000 })
       await sendFor(3_000, at.server, traffic)
+      const { pool } = at.installation.database
+      await untilAtWork(nodeIds(frozen)[0], 'frozen', at.server, pool)
       frozen.signal('SIGSTOP')
       await sendFor(20_000, at.server, traffic)
       // When a rescuer looks is a matter of its beats: it may be a while after the 15 s of silence.
@@ -210,7 +213,6 @@ describe.if(HAS_RABBITMQ)('a worker without a database', () => {
       expect(frozen.logged('node-declared-dead').map((line) => line.node)).toEqual([before])
       await sendFor(3_000, at.server, traffic)
       await traffic.finish(at.server)
-      const { pool } = at.installation.database
       await until(async () => (await liveTasks(pool)) === 0, { timeoutMs: 120_000 }).catch(() => {})
       expect(await judge(pool, traffic.expected, at.sink)).toEqual(NOTHING_WRONG)
       const { rows } = await pool.query<{ outcome: string; node: string }>(

@@ -4,6 +4,7 @@ import { ENGINES } from '../support/database.ts'
 import type { NodeProcess } from '../support/node-process.ts'
 import { startSink } from '../support/sink.ts'
 import { until } from '../support/until.ts'
+import { untilAtWork } from './in-hand.ts'
 import { SEED, seeded } from './seed.ts'
 import { createTraffic, type Traffic, trafficReply } from './traffic.ts'
 import { judge, liveTasks, NOTHING_WRONG } from './verdict.ts'
@@ -18,8 +19,9 @@ onServer.concurrent(
   `of two nodes on one Postgres one is killed: the other one finishes everything (seed ${SEED})`,
   async () => {
     await using two = await twoNodes()
-    const { doomed, other, flows } = two
+    const { doomed, other, flows, database } = two
     await sendFor(3_000, flows)
+    await untilAtWork(nodeIds(doomed)[0], 'pair', other, database.pool)
     await doomed.kill()
     await sendFor(1_000, [{ node: other, traffic: flows[1].traffic }])
     const [died] = await until(() => [other.logged('node-dead')].find((lines) => lines.length > 0), {
@@ -43,6 +45,7 @@ onServer.concurrent(
     await using two = await twoNodes()
     const { doomed, other, flows, sink } = two
     await sendFor(3_000, flows)
+    await untilAtWork(nodeIds(doomed)[0], 'pair', other, two.database.pool)
     doomed.signal('SIGSTOP')
     await sendFor(PAUSE_MS, [{ node: other, traffic: flows[1].traffic }], 500)
     // When a rescuer looks is a matter of its beats: it may be a while after the 15 s of silence.

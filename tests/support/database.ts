@@ -26,7 +26,7 @@ export interface TestDatabase {
 
 const MIGRATIONS = join(import.meta.dir, '../../db/migrations')
 const TEMPLATE_LOCK = 7_431_001
-const CONNECT_WITHIN_MS = 20_000
+const CONNECT_WITHIN_MS = 50_000
 const log = pino({ level: 'warn' })
 
 /** A fresh, migrated database on `engine`; throws when that engine cannot be had. */

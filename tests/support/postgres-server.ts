@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { existsSync, readdirSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { chown, mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -40,21 +40,27 @@ export async function startPostgresServer(folder: NodeFolder): Promise<PostgresS
   if (user) await chown(home, user.uid, user.gid)
   // The folder as working directory: whatever runs there ends with it.
   const call = (program: string, args: string[]) => run(join(programs, program), args, { cwd: home, ...user })
-  await call('initdb', ['-D', data, '-U', 'postgres', '--auth', 'trust', '-E', 'UTF8', '--locale', 'C'])
+  await call('initdb', ['-D', data, '-U', 'postgres', '--auth', 'trust', '-E', 'UTF8', '--locale', 'C', '--no-sync'])
   const port = await freePort()
   const settings = [
     `listen_addresses = '127.0.0.1'`,
     `port = ${port}`,
     `unix_socket_directories = ''`,
     'shared_buffers = 32MB',
+    // What is killed here is processes, not the machine.
+    'fsync = off',
   ]
   await writeFile(join(data, 'postgresql.auto.conf'), `${settings.join('\n')}\n`)
 
   const server: PostgresServer = {
     url: `postgres://postgres@127.0.0.1:${port}/postgres`,
-    start: async () => void (await call('pg_ctl', ['start', '-w', '-t', '30', '-D', data, '-l', join(home, 'log')])),
+    start: async () => void (await call('pg_ctl', ['start', '-w', '-t', '120', '-D', data, '-l', join(home, 'log')])),
     stopAtOnce: async () => void (await call('pg_ctl', ['stop', '-w', '-m', 'immediate', '-D', data])),
-    freeze: () => void signalProcessesIn(data, 'SIGSTOP'),
+    freeze() {
+      // First the one that makes the others.
+      process.kill(Number(readFileSync(join(data, 'postmaster.pid'), 'utf8').split('\n')[0]), 'SIGSTOP')
+      signalProcessesIn(data, 'SIGSTOP')
+    },
     thaw: () => void signalProcessesIn(data, 'SIGCONT'),
   }
   await server.start()

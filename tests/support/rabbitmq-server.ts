@@ -11,7 +11,7 @@ import { until } from './until.ts'
 const run = promisify(execFile)
 const DEBIAN = '/usr/lib/rabbitmq/bin'
 const KEEPER = join(import.meta.dir, 'rabbitmq-keeper.ts')
-const START_MS = 60_000
+const START_MS = 150_000
 
 /** Where RabbitMQ's programs are; undefined when there are none. Debian's in the PATH would change the user: not those. */
 export function rabbitMqPrograms(): string | undefined {
@@ -120,7 +120,7 @@ export async function prepareRabbitMqServer(options: RabbitMqOptions = {}): Prom
   const managementUrl = `http://guest:guest@127.0.0.1:${managementPort}`
   const answers = () => answersAt(`http://127.0.0.1:${managementPort}/api/health/checks/port-listener/${port}`)
   const brokers = () => processesIn(folder).filter(isBroker)
-  const ended = () => until(() => brokers().length === 0, { timeoutMs: 30_000, what: 'the end of RabbitMQ' })
+  const ended = () => until(() => brokers().length === 0, { timeoutMs: 60_000, what: 'the end of RabbitMQ' })
 
   launch(process.execPath, [KEEPER, folder, String(process.pid)])
 
