@@ -68,6 +68,19 @@ describe('the thread pool makes threads', () => {
     expect(await outcome).toEqual({ kind: 'cancelled' })
   })
 
+  test('and waits for one whose file takes long to load', async () => {
+    const file = join(await handlersWith({}), 'thread.ts')
+    await writeFile(
+      file,
+      `for (const end = Date.now() + 1_500; Date.now() < end; ) {}
+      await import(${JSON.stringify(THREAD.href)})`,
+    )
+    const { pool } = await aPool({}, { threadUrl: pathToFileURL(file) })
+    expect(await pool.run(anExecution())).toEqual({ kind: 'succeeded' })
+    expect(pool.stats()).toMatchObject({ spawned: 1, crashed: 0 })
+    await rm(join(file, '..'), { recursive: true })
+  })
+
   test('with a wait between them, when their file is broken, and works when it is mended', async () => {
     const file = join(await handlersWith({}), 'thread.ts')
     await writeFile(file, 'throw new Error("this file is broken")')
