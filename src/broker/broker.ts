@@ -108,6 +108,12 @@ export class BrokerUnavailable extends Error {
   override readonly name = 'BrokerUnavailable'
 }
 
+/** What a broker counts in a queue: messages that wait, and consumers of anybody. */
+export interface Counted {
+  messages: number
+  consumers: number
+}
+
 /** The doorbell between dispatcher and workers (DESIGN principle 1): losing or doubling a message never loses a task. */
 export interface Broker {
   readonly kind: BrokerKind
@@ -127,10 +133,7 @@ export interface Broker {
    * What the broker counts in a queue now, and, with `purge`, after throwing away what waited; undefined: no such queue. A
    * broker that may say 0 for want of an answer is asked twice with `surely`, which takes a moment.
    */
-  inspect(
-    queue: string,
-    options?: { purge?: boolean; surely?: boolean },
-  ): Promise<{ messages: number; consumers: number } | undefined>
+  inspect(queue: string, options?: { purge?: boolean; surely?: boolean }): Promise<Counted | undefined>
   /** How many messages of a queue it takes now: in-process what its consumers have room for; RabbitMQ none while down or blocked. */
   room(queue: string): number
   /** Calls `listener` whenever a queue may take more (a queue's name), or the state changed (undefined). */

@@ -70,10 +70,10 @@ async function untilLeft<T>(ask: () => Promise<T>, isInUse: (answer: T) => boole
   }
 }
 
-async function countedAtBroker(broker: RemoveDeps['broker'], queue: string, { ifUnused }: Guards) {
+async function countedAtBroker(broker: RemoveDeps['broker'], queue: string, { ifEmpty, ifUnused }: Guards) {
   const none = { messages: 0, consumers: 0 }
   return untilLeft(
-    async () => (await broker.inspect(queue, { surely: true })) ?? none,
+    async () => (await broker.inspect(queue, { surely: ifEmpty || ifUnused })) ?? none,
     ({ consumers }) => ifUnused && consumers > 0,
   )
 }

@@ -1,14 +1,8 @@
 import { pause, realClock } from '../../runtime/clock.ts'
-import { BrokerUnavailable, type Removal, type Removed } from '../broker.ts'
+import { BrokerUnavailable, type Counted, type Removal, type Removed } from '../broker.ts'
 import { deadLetterQueueOf } from '../dead-letter.ts'
 import { NOT_FOUND, PRECONDITION_FAILED, type Refusal } from './connection/refusal.ts'
 import type { Asking } from './connection/short-lived-channel.ts'
-
-/** What the broker counts in a queue: messages that wait, and consumers of anybody. */
-export interface Counted {
-  messages: number
-  consumers: number
-}
 
 /** What the broker counts in a queue; undefined: no such queue. */
 export async function countIn({ ask }: Asking, queue: string): Promise<Counted | undefined> {

@@ -243,7 +243,7 @@ export function spawnMember(deps: MemberSettings): Member {
         const { id, queue } = overdue.execution
         void end(`its thread was ended because task ${id} of queue ${queue} ran past its timeout`)
       } else if (held.size > 0 && isIdle && now - turnedAt > Math.max(graceMs, wasUp ? STUCK_MS : UP_WITHIN_MS)) {
-        void end('its thread stood still before the task was started')
+        void end(wasUp ? 'its thread stood still before the task was started' : 'its thread did not load in time')
       }
     },
     end,
